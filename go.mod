@@ -1,0 +1,3 @@
+module github.com/auditchain/auditchain
+
+go 1.26.0
