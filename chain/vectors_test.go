@@ -1,0 +1,286 @@
+package chain
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write the test vectors anew")
+
+// vectorKey is the key of the test vectors: the Ed25519 key whose seed is 32 bytes of 0x01.
+func vectorKey(t testing.TB) (*SigningKey, []byte) {
+	der, err := x509.MarshalPKCS8PrivateKey(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	k, err := ParseSigningKey(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k, text
+}
+
+// vectors makes a small chain with everything in it, always the same, as files by their name below the chain's root.
+func vectors(t testing.TB) map[string][]byte {
+	k, text := vectorKey(t)
+	files := map[string][]byte{"key.pem": text, "pub.pem": k.Public().PEM()}
+	start := time.Date(2026, 11, 23, 7, 25, 0, 0, time.UTC)
+	head := Head{Chain: "audit.example.com/vectors", Key: k.Public()}
+	commit := func(kind Kind, end *Head, at time.Duration, fill func(*Manifest)) {
+		m, err := head.Next(kind, end, k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.SealedAt = Time{start.Add(at)}
+		m.Lock = Lock{"COMPLIANCE", Time{start.Add(at).Truncate(time.Second).AddDate(7, 0, 0)}}
+		m.Writer = Writer{"1.0.0", "aggregator-1", "0011223344556677"}
+		fill(m)
+		data, payload, err := m.Sign(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := head.Advance(m, payload); err != nil {
+			t.Fatal(err)
+		}
+		files[fmt.Sprintf("manifests/%012d.sigstore.json", m.N)] = data
+	}
+	commit(KindGenesis, &head, 0, func(m *Manifest) {
+		vkey, err := k.CheckpointKey(m.Chain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Genesis = &GenesisInfo{m.SealedAt, string(k.Public().PEM()), vkey, Policy{"7y", "COMPLIANCE", 3600}}
+	})
+	segment := func(at time.Duration, chunks ...[]string) {
+		end := head
+		var lines []byte
+		var sum Summary
+		for i, bodies := range chunks {
+			received := start.Add(at - time.Second + time.Duration(i)*time.Millisecond)
+			middle := AppendMiddle(nil, received, []byte("vllm.audit"))
+			marker := &ChunkMarker{Sum([]byte(strings.Join(bodies, ""))), uint64(len(bodies))}
+			for _, body := range bodies {
+				line := AppendEntry(nil, end.NextSeq, end.Entry, middle, marker, []byte(body))
+				end.Append(Sum(line))
+				e, err := ParseEntry(line)
+				if err != nil {
+					t.Fatalf("%s: %v", line, err)
+				}
+				sum.Add(e.Facts())
+				sum.Receive(received)
+				lines = append(append(lines, line...), '\n')
+				marker = nil
+			}
+		}
+		var object bytes.Buffer
+		w, err := NewSegmentWriter(&object, LevelFastest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(lines); err != nil {
+			t.Fatal(err)
+		}
+		s, _, err := w.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit(KindSegment, &end, at, func(m *Manifest) {
+			s.Key, s.VersionID = SegmentName(m.N, m.SealedAt.Time), fmt.Sprintf("version-%d", m.N)
+			counts := sum.Counts()
+			m.Segment, m.Counts = &s, &counts
+			m.EventTime, m.Received = sum.EventTimes(), sum.ReceivedTimes()
+			m.Sources, m.SourcesOmitted = sum.SourceRanges()
+		})
+		files[s.Key] = object.Bytes()
+		files[strings.TrimSuffix(s.Key, ".zst")] = lines
+	}
+	complete := `"time":"2026-11-23T07:25:01.%09dZ","record":{"request_id":"req-%d","timestamp":"2026-11-23T07:25:01Z","model_id":"llama-3","model_checksum":"9f86","input_hash":"aa","output_hash":"bb","user_id":"key-17","input_tokens":342,"output_tokens":156,"latency_ms":1240.5,"status":200,"source":{"id":"gpu-1/5f0c","seq":%d}}}`
+	var many []string
+	for i := range 7000 { // more than one frame
+		many = append(many, fmt.Sprintf(complete, i, i, i))
+	}
+	segment(time.Minute, many,
+		[]string{
+			`"time":"2026-11-23T07:25:02.000000000Z","meta":{"otlp":{"attributes":{"gen_ai.request.model":"llama","gen_ai.usage.input_tokens":5}}},"group":{"meta":{"schema":"otlp"},"record":{"resource":{}}},"record":{"log":"plain text","user_id":null,"status":""}}`,
+			`"event":"quarantine","detail":{"reason":"corrupt","offset":12,"size":1,"sha256":"` + Sum([]byte{0xc1}).String() + `","data":"wQ=="}}`,
+		})
+	commit(KindHeartbeat, &head, time.Hour, func(m *Manifest) { skew := int64(-250); m.ClockSkew = &skew })
+	segment(2*time.Hour, []string{fmt.Sprintf(complete, 5, 7002, 7002), fmt.Sprintf(complete, 6, 7003, 7003)})
+	return files
+}
+
+// TestVectors pins every byte of the format. Whoever writes a verifier from docs/FORMAT.md can try it on these files.
+func TestVectors(t *testing.T) {
+	root := filepath.Join("testdata", "vectors")
+	for name, data := range vectors(t) {
+		if strings.HasSuffix(name, ".ndjson") {
+			continue // stands in the .zst
+		}
+		path := filepath.Join(root, filepath.FromSlash(name))
+		if *update {
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(data, want) {
+			t.Errorf("%s has changed: the format is not what it was", name)
+		}
+	}
+}
+
+// TestVerifyVectors walks the stored vectors as an auditor would.
+func TestVerifyVectors(t *testing.T) {
+	manifests, segments := storedVectors(t)
+	k, _ := vectorKey(t)
+	head := Head{}
+	entries := 0
+	for i, data := range manifests {
+		m, payload, err := OpenManifest(data, k.Public())
+		if err != nil {
+			t.Fatalf("manifest %d: %v", i, err)
+		}
+		before := head
+		if err := head.Advance(m, payload); err != nil {
+			t.Fatal(err)
+		}
+		if m.Segment == nil {
+			continue
+		}
+		err = VerifySegment(m, bytes.NewReader(segments[m.Segment.Key]), func(e *Entry, line []byte) error {
+			entries++
+			return nil
+		})
+		if err != nil {
+			t.Errorf("segment %d: %v", i, err)
+		}
+		if before.NextSeq != m.FirstSeq {
+			t.Errorf("segment %d begins at %d, want %d", i, m.FirstSeq, before.NextSeq)
+		}
+	}
+	if entries != 7004 || head.NextSeq != 7004 || head.NextN != 4 {
+		t.Errorf("walked %d entries to head %d, manifest %d", entries, head.NextSeq, head.NextN)
+	}
+}
+
+func storedVectors(t testing.TB) (manifests [][]byte, segments map[string][]byte) {
+	root := filepath.Join("testdata", "vectors")
+	paths, _ := filepath.Glob(filepath.Join(root, "manifests", "*"))
+	for _, p := range paths {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		manifests = append(manifests, data)
+	}
+	segments = make(map[string][]byte)
+	paths, _ = filepath.Glob(filepath.Join(root, "segments", "*", "*"))
+	for _, p := range paths {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, _ := filepath.Rel(root, p)
+		segments[filepath.ToSlash(name)] = data
+	}
+	if len(manifests) == 0 || len(segments) == 0 {
+		t.Fatal("no test vectors; write them with -update")
+	}
+	return manifests, segments
+}
+
+// TestTamperedVectors flips each bit of every 7th byte of the stored chain: each must be noticed.
+func TestTamperedVectors(t *testing.T) {
+	manifests, segments := storedVectors(t)
+	k, _ := vectorKey(t)
+	walk := func(manifests [][]byte, segments map[string][]byte) error {
+		var head Head
+		for _, data := range manifests {
+			m, payload, err := OpenManifest(data, k.Public())
+			if err != nil {
+				return err
+			}
+			if err := head.Advance(m, payload); err != nil {
+				return err
+			}
+			if m.Segment == nil || segments[m.Segment.Key] == nil {
+				continue
+			}
+			if err := VerifySegment(m, bytes.NewReader(segments[m.Segment.Key]), nil); err != nil {
+				return err
+			}
+		}
+		if head.NextN != 4 {
+			return io.ErrUnexpectedEOF
+		}
+		return nil
+	}
+	if err := walk(manifests, segments); err != nil {
+		t.Fatal(err)
+	}
+	type object struct {
+		name string
+		data []byte
+	}
+	// The large segment is left out of the walks below: they are many.
+	small := make(map[string][]byte)
+	var objects []object
+	for key, data := range segments {
+		if strings.Contains(key, "0003") {
+			small[key] = data
+			objects = append(objects, object{key, data})
+		}
+	}
+	for i, data := range manifests {
+		objects = append(objects, object{fmt.Sprintf("manifest %d", i), data})
+	}
+	only := map[string][]byte{}
+	for key, data := range segments {
+		only[key] = data
+	}
+	for _, o := range objects {
+		for i := 0; i < len(o.data); i += 7 {
+			bit := byte(1) << (i % 8)
+			o.data[i] ^= bit
+			err := walk(manifests, small)
+			if err == nil && !sameWhenDecoded(o.data, i) {
+				t.Errorf("%s: bit %#x of byte %d was turned unnoticed", o.name, bit, i)
+			}
+			o.data[i] ^= bit
+		}
+	}
+	if err := walk(manifests[1:], segments); err == nil {
+		t.Error("a chain without its genesis was accepted")
+	}
+	swapped := [][]byte{manifests[0], manifests[2], manifests[1], manifests[3]}
+	if err := walk(swapped, segments); err == nil {
+		t.Error("swapped manifests were accepted")
+	}
+	if err := walk(manifests[:3], segments); err != io.ErrUnexpectedEOF {
+		t.Error(err)
+	}
+}
+
+// sameWhenDecoded says whether byte i of a manifest lies in what its signature does not cover: the key's hint.
+func sameWhenDecoded(data []byte, i int) bool {
+	start := bytes.Index(data, []byte(`"hint"`))
+	end := bytes.Index(data, []byte(`"dsseEnvelope"`))
+	return start >= 0 && i > start && i < end
+}
