@@ -201,3 +201,19 @@ func (s *Summary) ReceivedTimes() *Span {
 	}
 	return &Span{Time{s.FirstReceived}, Time{s.LastReceived}}
 }
+
+// Add adds other's counts to c.
+func (c *Counts) Add(other *Counts) {
+	c.Entries += other.Entries
+	c.Records += other.Records
+	c.Events += other.Events
+	c.Complete += other.Complete
+	c.Incomplete += other.Incomplete
+	c.Redelivered += other.Redelivered
+	for name, n := range other.Missing {
+		if c.Missing == nil {
+			c.Missing = make(map[string]uint64)
+		}
+		c.Missing[name] += n
+	}
+}

@@ -2,6 +2,9 @@ package chain
 
 import (
 	"encoding/base64"
+	"encoding/binary"
+	"math/bits"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -20,30 +23,94 @@ const (
 // the backslash and the control characters below U+0020 are escaped, each in its shortest form
 // (\b \t \n \f \r, otherwise \u00xx with lower-case hex), so that one string has one spelling.
 func AppendString(dst, s []byte) []byte {
-	// One pass: plain ASCII is copied in runs; anything from 0x80 on is checked at the end.
 	start := len(dst)
+	dst = slices.Grow(dst, len(s)+2)
 	dst = append(dst, '"')
-	run := 0
-	high := false
-	for i, c := range s {
-		if plain[c] {
-			continue
+	var seen uint64 // every byte of s is in it, or-ed
+	for rest := s; ; {
+		end := len(dst)
+		n, words := copyPlain(dst[end:end+len(rest)], rest)
+		seen |= words
+		dst = dst[:end+n]
+		if n == len(rest) {
+			break
 		}
-		if c >= utf8.RuneSelf {
-			high = true
-			continue
-		}
-		dst = append(dst, s[run:i]...)
-		run = i + 1
-		dst = appendEscape(dst, c)
+		dst = appendEscape(dst, rest[n])
+		rest = rest[n+1:]
+		dst = slices.Grow(dst, len(rest)+1)
 	}
-	if high && !utf8.Valid(s) {
+	if seen&highBits != 0 && !utf8.Valid(s) {
 		dst = append(dst[:start], `{"`+TagString+`":"`...)
 		dst = base64.StdEncoding.AppendEncode(dst, s)
 		return append(dst, `"}`...)
 	}
-	dst = append(dst, s[run:]...)
 	return append(dst, '"')
+}
+
+const (
+	lowBits  = 0x0101010101010101
+	highBits = 0x8080808080808080
+)
+
+// escapes has the high bit set in the lowest byte of w that needs an escape; bits above that one mean nothing. It is zero
+// if there is no such byte.
+func escapes(w uint64) uint64 {
+	// Taking c from a byte below 0x80 sets its high bit if the byte is less than c. What a byte borrows from the next
+	// one spoils only those above the first hit; a byte from 0x80 on neither hits (&^ w) nor borrows.
+	control := w - lowBits*0x20
+	quote := w ^ lowBits*'"' - lowBits
+	backslash := w ^ lowBits*'\\' - lowBits
+	return (control | quote | backslash) &^ w & highBits
+}
+
+// copyPlain copies src to dst up to the first byte that needs an escape, eight bytes at a time, and returns how many
+// bytes that are and the or of all it looked at. dst must be as long as src; what it holds from n on is not defined.
+func copyPlain(dst, src []byte) (n int, seen uint64) {
+	size := len(src)
+	dst = dst[:size]
+	if size < 8 {
+		return copyShort(dst, src)
+	}
+	for ; n <= size-8; n += 8 {
+		w := binary.LittleEndian.Uint64(src[n : n+8])
+		seen |= w
+		binary.LittleEndian.PutUint64(dst[n:n+8], w)
+		if hits := escapes(w); hits != 0 {
+			return n + bits.TrailingZeros64(hits)/8, seen
+		}
+	}
+	if n < size { // the last eight bytes, some of them once more
+		w := binary.LittleEndian.Uint64(src[size-8:])
+		seen |= w
+		binary.LittleEndian.PutUint64(dst[size-8:], w)
+		if hits := escapes(w); hits != 0 {
+			return size - 8 + bits.TrailingZeros64(hits)/8, seen
+		}
+	}
+	return size, seen
+}
+
+// copyShort is copyPlain for less than eight bytes.
+func copyShort(dst, src []byte) (n int, seen uint64) {
+	size := len(src)
+	dst = dst[:size]
+	if size >= 4 { // the first four and the last four bytes
+		first, last := binary.LittleEndian.Uint32(src), binary.LittleEndian.Uint32(src[size-4:])
+		w := uint64(first) | uint64(last)<<32
+		if escapes(w) == 0 {
+			binary.LittleEndian.PutUint32(dst, first)
+			binary.LittleEndian.PutUint32(dst[size-4:], last)
+			return size, w
+		}
+	}
+	for i, c := range src {
+		if c < 0x20 || c == '"' || c == '\\' {
+			return i, seen
+		}
+		seen |= uint64(c)
+		dst[i] = c
+	}
+	return size, seen
 }
 
 func appendEscape(dst []byte, c byte) []byte {
@@ -64,14 +131,6 @@ func appendEscape(dst []byte, c byte) []byte {
 	const digits = "0123456789abcdef"
 	return append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
 }
-
-// plain holds the bytes that stand for themselves in a JSON string without a further look.
-var plain = func() (t [256]bool) {
-	for c := range t {
-		t[c] = c >= 0x20 && c < utf8.RuneSelf && c != '"' && c != '\\'
-	}
-	return t
-}()
 
 // AppendKey appends key, which must be valid UTF-8, as a JSON object key. Where the key is one of the reserved tags with
 // any number of leading "$" (at least one), one more "$" is put before it; a reader takes it off again.
