@@ -1,0 +1,329 @@
+package ingest
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/record"
+	"github.com/auditchain/auditchain/storage"
+)
+
+// Errors that Append returns. After any error the log is as if the chunk had never come: deliver it again later.
+var (
+	// ErrFull says that the store directory holds store_dir_limit_size bytes that the bucket has not taken yet.
+	ErrFull = errors.New("store_dir is full: the bucket has not taken what waits there")
+	// ErrClosed says that the log was closed.
+	ErrClosed = errors.New("the log is closed")
+	// ErrForked says that another writer has continued this chain. Nothing is written any more until an operator decides.
+	ErrForked = errors.New("another writer owns this chain")
+)
+
+// Logger takes the log's messages: one line each, without a newline.
+type Logger interface {
+	Error(msg string)
+	Warn(msg string)
+	Info(msg string)
+	Debug(msg string)
+}
+
+// Options are what a Log needs besides its configuration.
+type Options struct {
+	Logger  Logger           // required
+	Version string           // of the program, for the manifests
+	Now     func() time.Time // the clock; nil: time.Now
+}
+
+// Log is the writer of one chain. Its promises:
+//
+//   - When Append returns nil, the chunk is synced to the disk of the store directory, and will be in the bucket once,
+//     in order, whatever crashes.
+//   - When Append returns an error, nothing of the chunk is in the log.
+//   - There is one writer: a lock file in the store directory, and on the bucket's side the number of the next
+//     manifest, which only one writer can create.
+//
+// Append may be called at the same time by any number of goroutines.
+//
+// Life of a chunk: decoded with no lock held; numbered, chained and hashed under mu; written and synced under disk, by
+// whichever caller comes there first, for all that wait (group commit). The goroutine run turns rotated journals into
+// segments and manifests.
+type Log struct {
+	cfg     Config
+	opts    Options
+	now     func() time.Time
+	bucket  storage.Bucket
+	key     *chain.SigningKey
+	layout  chain.Layout
+	dir     string   // the chain's own, below the store directory
+	lock    *os.File // holds the advisory lock on dir
+	flushes sync.Pool
+	hidden  chain.Writer
+	cancel  context.CancelFunc // ends run, whatever it is doing
+	done    chan struct{}      // closed when run has ended
+	wake    chan struct{}      // holds one token when run has something to look at
+
+	mu         sync.Mutex
+	tip        chain.Head // after the last entry that was chained, synced or not
+	queue      []*flush   // chained, waiting to be written
+	closed     bool
+	failed     error // why nothing can be taken any more, until the log is opened again
+	delivered  map[chain.Hash]struct{}
+	stats      Stats
+	stored     int64 // bytes in the store directory that the bucket has not taken yet
+	activeFrom time.Time
+
+	disk    sync.Mutex // held while writing, syncing and rotating; taken before mu
+	durable chain.Head // after the last synced entry
+	active  *journal   // nil until there is something to write
+	seen    sources
+	rotated []*journal // oldest first
+
+	// Of run alone:
+	committed     chain.Head // after the last manifest in the bucket
+	lastCommit    time.Time
+	pending       *pending
+	recent        []chain.Hash // SHA-256 of the last chunks in committed journals, oldest first
+	bucketChecked bool
+}
+
+// flush is one chunk on its way to the disk.
+type flush struct {
+	batch    record.Batch
+	middle   []byte
+	lines    []byte // what goes into the journal
+	marker   *chain.ChunkMarker
+	received time.Time
+	after    chain.Head // after its last entry
+	counts   Stats      // what it adds to the log's
+	done     bool       // under disk
+	err      error
+}
+
+// written is how many bytes of f's lines are entries: all but the commit line.
+func (f *flush) written() int { return len(f.lines) - 2*chain.HashSize - 2 }
+
+// Append takes one chunk, a run of msgpack events as Fluent Bit hands them to an output, with its tag. It does not keep
+// either after it returns.
+func (l *Log) Append(tag, data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	f := l.flushes.Get().(*flush)
+	defer l.flushes.Put(f)
+	f.batch.Decode(data)
+	if len(f.batch.Entries) == 0 {
+		return nil
+	}
+	f.marker = &chain.ChunkMarker{SHA256: sha256.Sum256(data), Entries: uint64(len(f.batch.Entries))}
+	if reasons := f.batch.Reasons(); reasons != "" {
+		l.opts.Logger.Warn(fmt.Sprintf("chunk of %d bytes, tag %.80q: %s; the bytes are kept as quarantine entries", len(data), tag, reasons))
+	}
+	return l.commit(f, tag)
+}
+
+// commit chains f and returns when it is synced.
+func (l *Log) commit(f *flush, tag []byte) error {
+	again, err := l.enqueue(f, tag)
+	if err != nil || again {
+		return err
+	}
+	l.disk.Lock()
+	defer l.disk.Unlock()
+	if !f.done { // else someone who held disk before has written f with his own
+		l.writeQueue()
+	}
+	return f.err
+}
+
+// enqueue gives f's entries their numbers and hashes and puts f into the queue. again says that the chunk was taken
+// before, in an earlier life of this log: Fluent Bit had not heard of it.
+func (l *Log) enqueue(f *flush, tag []byte) (again bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed:
+		return false, ErrClosed
+	case l.failed != nil:
+		return false, l.failed
+	case l.cfg.StoreDirLimit > 0 && l.stored+int64(len(f.batch.Bodies)) > l.cfg.StoreDirLimit && l.stored > 0:
+		return false, ErrFull
+	}
+	if f.marker != nil {
+		if _, ok := l.delivered[f.marker.SHA256]; ok {
+			delete(l.delivered, f.marker.SHA256) // once: the same bytes may well be sent anew later
+			l.stats.DuplicateChunks++
+			return true, nil
+		}
+	}
+	f.received = l.now().Round(0) // without the monotonic clock: it goes into lines
+	f.middle = chain.AppendMiddle(f.middle[:0], f.received, tag)
+	f.lines = f.lines[:0]
+	marker, from := f.marker, 0
+	for i := range f.batch.Entries {
+		end := f.batch.Entries[i].End
+		start := len(f.lines)
+		f.lines = chain.AppendEntry(f.lines, l.tip.NextSeq, l.tip.Entry, f.middle, marker, f.batch.Bodies[from:end])
+		l.tip.Append(sha256.Sum256(f.lines[start:]))
+		f.lines = append(f.lines, '\n')
+		marker, from = nil, end
+	}
+	f.lines = append(f.lines, commitMark)
+	f.lines = l.tip.Entry.AppendHex(f.lines)
+	f.lines = append(f.lines, '\n')
+	f.after = l.tip
+	f.done, f.err = false, nil
+	l.queue = append(l.queue, f)
+	l.stored += int64(len(f.lines))
+	return false, nil
+}
+
+// writeQueue writes and syncs all that waits. disk is held.
+func (l *Log) writeQueue() {
+	l.mu.Lock()
+	batch := l.queue
+	l.queue = nil
+	l.mu.Unlock()
+
+	synced, err := l.write(batch)
+	for _, f := range batch[:synced] {
+		f.done = true
+	}
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range batch[:synced] {
+		l.count(f)
+	}
+	if l.active != nil && l.active.size > 0 {
+		if l.activeFrom.IsZero() {
+			l.poke() // run was waiting for the next heartbeat
+		}
+		l.activeFrom = l.active.since
+	}
+	if err == nil {
+		return
+	}
+	// What was chained on top of the failed chunk cannot stand either.
+	for _, f := range append(batch[synced:], l.queue...) {
+		l.stored -= int64(len(f.lines))
+		f.done, f.err = true, err
+	}
+	l.queue = nil
+	l.tip = l.durable
+	if errors.Is(err, errSync) || errors.Is(err, errRollback) {
+		l.failed = fmt.Errorf("the journal cannot be trusted any more, restart to recover it: %w", err)
+	}
+}
+
+// errRollback says that bytes of a failed write could not be taken back.
+var errRollback = errors.New("taking back a failed write")
+
+// write writes the flushes to the journal, a new one where the active one is full, and returns how many are synced.
+func (l *Log) write(batch []*flush) (synced int, err error) {
+	for i, f := range batch {
+		if l.active != nil {
+			unsynced := int64(0)
+			for _, g := range batch[synced:i] {
+				unsynced += int64(len(g.lines))
+			}
+			if size := l.active.size + unsynced; size > 0 && size+int64(len(f.lines)) > l.cfg.TotalFileSize {
+				if err := l.sync(batch[synced:i]); err != nil {
+					return synced, err
+				}
+				synced = i
+				l.rotate()
+			}
+		}
+		if l.active == nil {
+			if l.active, err = createJournal(l.dir, f.after.NextSeq-uint64(len(f.batch.Entries)), f.received); err != nil {
+				return synced, err
+			}
+		}
+		if _, err := l.active.file.Write(f.lines); err != nil {
+			err = fmt.Errorf("writing the journal: %w", err)
+			if undo := l.active.rollback(); undo != nil {
+				err = errors.Join(err, fmt.Errorf("%w: %w", errRollback, undo))
+			}
+			return synced, err
+		}
+	}
+	if err := l.sync(batch[synced:]); err != nil {
+		return synced, err
+	}
+	return len(batch), nil
+}
+
+// sync makes the flushes, the last that were written to the active journal, durable.
+func (l *Log) sync(batch []*flush) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	if err := l.active.sync(); err != nil {
+		return err
+	}
+	// From here on a crash loses nothing of the batch.
+	for _, f := range batch {
+		l.active.accept(f)
+		l.account(f, l.active)
+		l.durable = f.after
+	}
+	return nil
+}
+
+// rotate hands the active journal to the sealer. disk is held.
+func (l *Log) rotate() {
+	if l.active == nil || l.active.size == 0 {
+		return
+	}
+	if err := l.active.close(); err != nil {
+		l.opts.Logger.Warn("closing a journal, after it was synced: " + err.Error())
+	}
+	l.rotated = append(l.rotated, l.active)
+	l.active = nil
+	l.mu.Lock()
+	l.activeFrom = time.Time{}
+	l.mu.Unlock()
+	l.poke()
+}
+
+// poke has run look at what there is to do.
+func (l *Log) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Close takes no more chunks, seals and uploads what is there and ends. If ctx ends before that, what is left stays in
+// the store directory, for the next Open to go on with.
+func (l *Log) Close(ctx context.Context) error {
+	l.mu.Lock()
+	already := l.closed
+	l.closed = true
+	l.mu.Unlock()
+	if already {
+		return nil
+	}
+	l.poke()
+	select {
+	case <-l.done:
+	case <-ctx.Done():
+	}
+	l.cancel()
+	<-l.done // its waits all end with the context
+	l.disk.Lock()
+	defer l.disk.Unlock()
+	var err error
+	if left := l.durable.NextSeq - l.committed.NextSeq; left > 0 {
+		err = fmt.Errorf("%d entries are not in the bucket yet; they stay in %s and go there after the next start", left, l.dir)
+	}
+	if l.active != nil {
+		err = errors.Join(err, l.active.close())
+	}
+	return errors.Join(err, l.lock.Close())
+}

@@ -1,0 +1,627 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tinylib/msgp/msgp"
+
+	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/query"
+	"github.com/auditchain/auditchain/storage"
+)
+
+// rig is a log's surroundings, which outlive it: a bucket, a store directory, a key.
+type rig struct {
+	t      *testing.T
+	cfg    Config
+	bucket storage.Bucket
+	log    *testLogger
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	dir := t.TempDir()
+	text, err := chain.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(dir, "key.pem")
+	if err := os.WriteFile(key, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bucket := filepath.Join(dir, "bucket")
+	if err := os.Mkdir(bucket, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]string{
+		"chain": "audit.example.com/test", "signing_key": key, "bucket": "dir:" + bucket, "retention": "1d",
+		"store_dir": filepath.Join(dir, "store"),
+	}
+	cfg, err := ParseConfig(func(key string) string { return values[key] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.UploadTimeout = time.Hour // tests rotate by size or by closing
+	r := &rig{t: t, cfg: cfg, log: &testLogger{t: t}}
+	if r.bucket, err = storage.Open(cfg.Storage); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *rig) open() (*Log, error) {
+	return open(context.Background(), r.cfg, Options{Logger: r.log, Version: "test"}, r.bucket)
+}
+
+func (r *rig) mustOpen() *Log {
+	r.t.Helper()
+	l, err := r.open()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return l
+}
+
+func (r *rig) mustClose(l *Log) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := l.Close(ctx); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// crash ends l as if its process had died: nothing is sealed, and the lock is gone.
+func crash(l *Log) {
+	l.cancel()
+	<-l.done
+	l.lock.Close()
+}
+
+// verify walks the bucket and returns the n of every record {"n":n} in the order of the log, and the events.
+func (r *rig) verify() (numbers []int, events []string) {
+	r.t.Helper()
+	key, err := readSigningKey(r.cfg.SigningKey)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	reader := &query.Log{Bucket: r.plainBucket(), Layout: chain.Layout{Chain: r.cfg.Chain}, Key: key.Public()}
+	report, err := reader.Verify(context.Background(), time.Now(), nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if report.Verdict != "intact" {
+		r.t.Fatalf("the log is %s: %+v", report.Verdict, report.Findings)
+	}
+	for _, f := range report.Findings {
+		if f.Severity != query.Notice || f.Code == "uncommitted" {
+			r.t.Errorf("finding: %+v", f)
+		}
+	}
+	err = reader.Walk(context.Background(), func(e *chain.Entry, line []byte) error {
+		if e.Event != "" {
+			events = append(events, e.Event)
+			return nil
+		}
+		var n int
+		if _, err := fmt.Sscanf(string(e.Record), `{"n":%d`, &n); err != nil {
+			return fmt.Errorf("%s: %w", e.Record, err)
+		}
+		numbers = append(numbers, n)
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return numbers, events
+}
+
+// plainBucket is the bucket without the faults that a test puts before it.
+func (r *rig) plainBucket() storage.Bucket {
+	b, err := storage.Open(r.cfg.Storage)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return b
+}
+
+// wantNumbers fails unless got is exactly 0 to n-1, in any order of chunks but each once.
+func (r *rig) wantNumbers(got []int, n int) {
+	r.t.Helper()
+	seen := make(map[int]int)
+	for _, v := range got {
+		seen[v]++
+	}
+	for i := range n {
+		if seen[i] != 1 {
+			r.t.Errorf("record %d is in the log %d times", i, seen[i])
+		}
+	}
+	if len(got) != n {
+		r.t.Errorf("%d records in the log, want %d", len(got), n)
+	}
+}
+
+// testLogger collects messages.
+type testLogger struct {
+	t     *testing.T
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *testLogger) add(level, msg string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, level+" "+msg)
+}
+func (l *testLogger) Error(msg string) { l.add("error", msg) }
+func (l *testLogger) Warn(msg string)  { l.add("warn", msg) }
+func (l *testLogger) Info(msg string)  { l.add("info", msg) }
+func (l *testLogger) Debug(msg string) { l.add("debug", msg) }
+
+func (l *testLogger) has(part string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if strings.Contains(line, part) {
+			return true
+		}
+	}
+	return false
+}
+
+// testChunk is a chunk of records {"n":i,"pad":"..."} for i from first on.
+func testChunk(first, count, pad int) []byte {
+	var b []byte
+	for i := range count {
+		b = append(b, 0x92, 0x92, 0xd7, 0, 0x6b, 3, 0xf7, 0xf6, 0, 0, 0, byte(i), 0x80, 0x82)
+		b = msgp.AppendInt(msgp.AppendString(b, "n"), first+i)
+		b = msgp.AppendString(msgp.AppendString(b, "pad"), strings.Repeat("x", pad))
+	}
+	return b
+}
+
+func mustAppend(t *testing.T, l *Log, chunk []byte) {
+	t.Helper()
+	if err := l.Append([]byte("tag"), chunk); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAppendCloseVerify(t *testing.T) {
+	r := newRig(t)
+	l := r.mustOpen()
+	for i := range 20 {
+		mustAppend(t, l, testChunk(10*i, 10, 100))
+	}
+	s := l.Stats()
+	if s.Records != 200 || s.HeadSeq != 200 || s.Incomplete != 200 || s.JournalBytes == 0 {
+		t.Errorf("stats %+v", s)
+	}
+	r.mustClose(l)
+	if err := l.Append([]byte("tag"), testChunk(0, 1, 1)); !errors.Is(err, ErrClosed) {
+		t.Errorf("appending to a closed log: %v", err)
+	}
+	if s := l.Stats(); s.Segments != 1 || s.JournalBytes != 0 {
+		t.Errorf("stats %+v", s)
+	}
+	numbers, events := r.verify()
+	r.wantNumbers(numbers, 200)
+	if len(events) != 0 {
+		t.Errorf("events %v", events)
+	}
+
+	// The same store directory goes on where it stood.
+	l = r.mustOpen()
+	mustAppend(t, l, testChunk(200, 5, 100))
+	r.mustClose(l)
+	numbers, _ = r.verify()
+	r.wantNumbers(numbers, 205)
+}
+
+func TestParallelAppendsAndRotation(t *testing.T) {
+	r := newRig(t)
+	r.cfg.TotalFileSize = 20_000
+	l := r.mustOpen()
+	var wg sync.WaitGroup
+	const workers, chunks = 8, 25
+	for w := range workers {
+		wg.Go(func() {
+			for i := range chunks {
+				if err := l.Append([]byte("tag"), testChunk((w*chunks+i)*4, 4, 300)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	r.mustClose(l)
+	if s := l.Stats(); s.Segments < 10 {
+		t.Errorf("%d segments", s.Segments)
+	}
+	numbers, _ := r.verify()
+	r.wantNumbers(numbers, workers*chunks*4)
+}
+
+func TestCrashKeepsWhatWasAcknowledged(t *testing.T) {
+	r := newRig(t)
+	l := r.mustOpen()
+	for i := range 10 {
+		mustAppend(t, l, testChunk(i, 1, 10))
+	}
+	crash(l)
+	// A torn write after it, which was never acknowledged.
+	journals, err := listJournals(l.dir)
+	if err != nil || len(journals) != 1 {
+		t.Fatal(journals, err)
+	}
+	f, err := os.OpenFile(journals[0], os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(f, `{"seq":10,"prev":"`)
+	f.Close()
+
+	l = r.mustOpen()
+	if !r.log.has("never acknowledged, kept aside") {
+		t.Errorf("log: %q", r.log.lines)
+	}
+	// Fluent Bit delivers again what it had not heard of.
+	mustAppend(t, l, testChunk(9, 1, 10))
+	if s := l.Stats(); s.DuplicateChunks != 1 || s.Records != 0 {
+		t.Errorf("stats %+v", s)
+	}
+	// The same bytes once more are new: someone sent them.
+	mustAppend(t, l, testChunk(10, 1, 10))
+	r.mustClose(l)
+
+	// Long after its segment was committed, too.
+	l = r.mustOpen()
+	mustAppend(t, l, testChunk(5, 1, 10))
+	mustAppend(t, l, testChunk(10, 1, 10))
+	if s := l.Stats(); s.DuplicateChunks != 2 {
+		t.Errorf("stats %+v", s)
+	}
+	r.mustClose(l)
+	numbers, _ := r.verify()
+	r.wantNumbers(numbers, 11)
+}
+
+func TestDamagedJournalIsNotPassedOver(t *testing.T) {
+	r := newRig(t)
+	l := r.mustOpen()
+	for i := range 3 {
+		mustAppend(t, l, testChunk(i, 1, 10))
+	}
+	crash(l)
+	journals, _ := listJournals(l.dir)
+	data, err := os.ReadFile(journals[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(data)/2; i += 11 {
+		data[i] ^= 4
+		if err := os.WriteFile(journals[0], data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if l, err := r.open(); err == nil {
+			crash(l)
+			t.Fatalf("a journal with byte %d changed was taken", i)
+		} else if !strings.Contains(err.Error(), journals[0]) {
+			t.Errorf("the error does not name the journal: %v", err)
+		}
+		data[i] ^= 4
+	}
+}
+
+func TestLostStoreDirectory(t *testing.T) {
+	for _, mode := range []OnLostJournal{Resume, Refuse} {
+		t.Run(string(mode), func(t *testing.T) {
+			r := newRig(t)
+			l := r.mustOpen()
+			mustAppend(t, l, testChunk(0, 3, 10))
+			r.mustClose(l)
+			if err := os.RemoveAll(r.cfg.StoreDir); err != nil {
+				t.Fatal(err)
+			}
+			r.cfg.OnLostJournal = mode
+			l, err := r.open()
+			if mode == Refuse {
+				if err == nil || !strings.Contains(err.Error(), "on_lost_journal") {
+					t.Errorf("opened: %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustAppend(t, l, testChunk(3, 3, 10))
+			r.mustClose(l)
+			numbers, events := r.verify()
+			r.wantNumbers(numbers, 6)
+			if len(events) != 1 || events[0] != chain.EventJournalLost {
+				t.Errorf("events %v", events)
+			}
+		})
+	}
+}
+
+func TestOneWriter(t *testing.T) {
+	r := newRig(t)
+	first := r.mustOpen()
+	if _, err := r.open(); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("a second writer in the same directory: %v", err)
+	}
+	// Another machine: the same chain and bucket, a directory of its own.
+	other := *r
+	other.cfg.StoreDir = filepath.Join(t.TempDir(), "other")
+	second := other.mustOpen()
+	if !r.log.has("what an earlier writer had acknowledged") {
+		t.Errorf("log: %q", r.log.lines)
+	}
+	r.mustClose(second) // commits its journal_lost entry
+	mustAppend(t, first, testChunk(0, 3, 10))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := first.Close(ctx); err == nil {
+		t.Error("both writers committed")
+	}
+	if !r.log.has(ErrForked.Error()) {
+		t.Errorf("log: %q", r.log.lines)
+	}
+	if _, err := r.open(); !errors.Is(err, ErrForked) {
+		t.Errorf("reopening the writer that lost: %v", err)
+	}
+	if _, events := r.verify(); len(events) != 1 {
+		t.Errorf("events %v", events)
+	}
+}
+
+// faulty fails the k-th call of a bucket's write, in one of two ways.
+type faulty struct {
+	storage.Bucket
+	mu       sync.Mutex
+	calls    int
+	k        int
+	done     bool // done, but reported as failed
+	always   bool // every call from the k-th on
+	failures int
+}
+
+func (b *faulty) Create(ctx context.Context, key string, body io.ReadSeeker, opts storage.CreateOptions) (storage.Version, error) {
+	b.mu.Lock()
+	call := b.calls
+	b.calls++
+	fail := call == b.k || b.always && call > b.k
+	if fail {
+		b.failures++
+	}
+	b.mu.Unlock()
+	if fail && !b.done {
+		return "", fmt.Errorf("injected: %w", storage.ErrUnreachable)
+	}
+	v, err := b.Bucket.Create(ctx, key, body, opts)
+	if fail {
+		return "", fmt.Errorf("injected, after it was done: %w", storage.ErrUnreachable)
+	}
+	return v, err
+}
+
+func TestFailedUploads(t *testing.T) {
+	for _, done := range []bool{false, true} {
+		for k := range 6 {
+			t.Run(fmt.Sprintf("done=%t/%d", done, k), func(t *testing.T) {
+				r := newRig(t)
+				r.cfg.TotalFileSize = 2000
+				b := &faulty{Bucket: r.bucket, k: k, done: done}
+				r.bucket = b
+				n := 0
+				l, err := r.open()
+				if err != nil { // the genesis failed; the next start finishes it
+					if l, err = r.open(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for range 6 {
+					mustAppend(t, l, testChunk(n, 2, 300))
+					n += 2
+				}
+				r.mustClose(l)
+				if b.failures != 1 {
+					t.Fatalf("%d failures injected in %d calls", b.failures, b.calls)
+				}
+				numbers, _ := r.verify()
+				r.wantNumbers(numbers, n)
+			})
+		}
+	}
+}
+
+func TestBucketAwayAndStoreDirFull(t *testing.T) {
+	r := newRig(t)
+	b := &faulty{Bucket: r.bucket, k: 1, always: true} // all but the genesis
+	r.bucket = b
+	r.cfg.StoreDirLimit = 20_000
+	r.cfg.TotalFileSize = 2000
+	l := r.mustOpen()
+	n := 0
+	for {
+		err := l.Append([]byte("tag"), testChunk(n, 1, 500))
+		if errors.Is(err, ErrFull) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n++; n > 100 {
+			t.Fatal("store_dir never fills")
+		}
+	}
+	if n < 10 {
+		t.Errorf("only %d records were taken", n)
+	}
+	crash(l)
+	// The bucket comes back.
+	r.bucket = r.plainBucket()
+	l = r.mustOpen()
+	for deadline := time.Now().Add(10 * time.Second); l.Stats().JournalBytes > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("stats %+v", l.Stats())
+		}
+	}
+	mustAppend(t, l, testChunk(n, 1, 500))
+	r.mustClose(l)
+	numbers, _ := r.verify()
+	r.wantNumbers(numbers, n+1)
+}
+
+func TestUploadTimeout(t *testing.T) {
+	r := newRig(t)
+	r.cfg.UploadTimeout = 30 * time.Millisecond
+	l := r.mustOpen()
+	for n := range 3 {
+		mustAppend(t, l, testChunk(n, 1, 1))
+		for deadline := time.Now().Add(10 * time.Second); l.Stats().Segments < uint64(n+1); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("stats %+v", l.Stats())
+			}
+		}
+	}
+	if s := l.Stats(); s.UnsealedAge != 0 || s.JournalBytes != 0 {
+		t.Errorf("stats %+v", s)
+	}
+	r.mustClose(l)
+	numbers, _ := r.verify()
+	r.wantNumbers(numbers, 3)
+}
+
+func TestHeartbeats(t *testing.T) {
+	r := newRig(t)
+	r.cfg.Heartbeat = 20 * time.Millisecond
+	l := r.mustOpen()
+	for deadline := time.Now().Add(10 * time.Second); l.Stats().Heartbeats < 3; {
+		if time.Now().After(deadline) {
+			t.Fatalf("stats %+v", l.Stats())
+		}
+		time.Sleep(time.Millisecond)
+	}
+	mustAppend(t, l, testChunk(0, 1, 1))
+	r.mustClose(l)
+	numbers, _ := r.verify()
+	r.wantNumbers(numbers, 1)
+}
+
+func TestQuarantine(t *testing.T) {
+	r := newRig(t)
+	l := r.mustOpen()
+	chunk := append(testChunk(0, 2, 5), 0xc1, 1, 2, 3)
+	mustAppend(t, l, chunk)
+	if s := l.Stats(); s.Quarantined != 1 || s.Records != 2 || s.Events != 1 {
+		t.Errorf("stats %+v", s)
+	}
+	mustAppend(t, l, nil) // a chunk of nothing
+	r.mustClose(l)
+	numbers, events := r.verify()
+	r.wantNumbers(numbers, 2)
+	if len(events) != 1 || events[0] != chain.EventQuarantine {
+		t.Errorf("events %v", events)
+	}
+	if !r.log.has("quarantine") {
+		t.Errorf("log: %q", r.log.lines)
+	}
+}
+
+func TestRedeliveriesAreCounted(t *testing.T) {
+	r := newRig(t)
+	l := r.mustOpen()
+	chunk := func(seq byte, time byte) []byte {
+		b := []byte{0x92, 0x92, 0xd7, 0, 0x6b, 3, 0xf7, 0xf6, 0, 0, 0, time, 0x80, 0x82, 0xa1, 'n', seq, 0xa6}
+		b = append(b, "source"...)
+		b = append(b, 0x82, 0xa2, 'i', 'd', 0xa3, 'g', 'p', 'u', 0xa3, 's', 'e', 'q', seq)
+		return b
+	}
+	mustAppend(t, l, append(chunk(0, 0), chunk(1, 0)...))
+	mustAppend(t, l, chunk(1, 1)) // again, at another time: not the same chunk
+	if s := l.Stats(); s.Redeliveries != 1 || s.Records != 3 {
+		t.Errorf("stats %+v", s)
+	}
+	r.mustClose(l)
+	l = r.mustOpen()
+	mustAppend(t, l, chunk(0, 2))
+	if s := l.Stats(); s.Redeliveries != 1 {
+		t.Errorf("after a restart: stats %+v", s)
+	}
+	r.mustClose(l)
+	if numbers, _ := r.verify(); len(numbers) != 4 {
+		t.Errorf("records %v: nothing may be dropped", numbers)
+	}
+}
+
+// TestJournalFactsMatch sees to it that what the writer counts as it decodes is what a reader counts off the lines.
+func TestJournalFactsMatch(t *testing.T) {
+	chunks, err := filepath.Glob("../record/testdata/*.msgpack")
+	if err != nil || len(chunks) == 0 {
+		t.Fatal("no chunks", err)
+	}
+	r := newRig(t)
+	l := r.mustOpen()
+	for _, path := range chunks {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustAppend(t, l, data)
+	}
+	l.disk.Lock()
+	want := l.active.summary
+	l.disk.Unlock()
+	crash(l)
+	journals, _ := listJournals(l.dir)
+	j, err := replayJournal(journals[0], l.committed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSources, _ := want.SourceRanges()
+	gotSources, _ := j.summary.SourceRanges()
+	if got, want := fmt.Sprintf("%+v %+v %v %v", j.summary.Counts(), gotSources, j.summary.EventTimes(), j.summary.ReceivedTimes()),
+		fmt.Sprintf("%+v %+v %v %v", want.Counts(), wantSources, want.EventTimes(), want.ReceivedTimes()); got != want {
+		t.Errorf("read off the lines:\n%s\ncounted when decoding:\n%s", got, want)
+	}
+}
+
+func FuzzReplayJournal(f *testing.F) {
+	f.Add([]byte("{}\n#00\n"), uint16(3))
+	f.Fuzz(func(t *testing.T, noise []byte, at uint16) {
+		r := newRig(t)
+		l := r.mustOpen()
+		for i := range 3 {
+			mustAppend(t, l, testChunk(i, 2, 10))
+		}
+		head := l.committed
+		crash(l)
+		journals, _ := listJournals(l.dir)
+		good, err := os.ReadFile(journals[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		cut := int(at) % (len(good) + 1)
+		bad := append(bytes.Clone(good[:cut]), noise...)
+		if err := os.WriteFile(journals[0], bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j, err := replayJournal(journals[0], head)
+		if j != nil && !bytes.HasPrefix(good, bad[:j.size]) {
+			t.Errorf("accepted %q (%v)", bad[:j.size], err)
+		}
+	})
+}

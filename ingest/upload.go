@@ -1,0 +1,134 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/storage"
+)
+
+// putSegment uploads the pending segment, locked, and returns the version that holds it.
+func (l *Log) putSegment(ctx context.Context, p *pending) (storage.Version, error) {
+	m := &p.Draft
+	key := l.layout.Root() + m.Segment.Key
+	f, err := os.Open(filepath.Join(l.dir, segmentFile))
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	version, err := l.bucket.Create(ctx, key, f, storage.CreateOptions{
+		Size: m.Segment.Size, SHA256: m.Segment.SHA256, MD5: p.MD5, ContentType: chain.SegmentMediaType,
+		LockMode: l.lockMode(m), RetainUntil: m.Lock.RetainUntil.Time,
+	})
+	if errors.Is(err, storage.ErrExists) {
+		// Ours, from a try whose answer was lost, or somebody else's.
+		version, err = l.findSame(ctx, key, m.Segment)
+	}
+	if err != nil {
+		return "", err
+	}
+	return version, l.checkLock(ctx, key, version, m)
+}
+
+// findSame returns the oldest version at key that is the segment.
+func (l *Log) findSame(ctx context.Context, key string, segment *chain.Segment) (storage.Version, error) {
+	versions, err := l.bucket.Versions(ctx, key)
+	if err != nil {
+		return "", err
+	}
+	for _, v := range versions {
+		if v.DeleteMarker || v.Size != segment.Size {
+			continue
+		}
+		data, err := l.read(ctx, key, v.Version, segment.Size)
+		if err != nil {
+			return "", err
+		}
+		if chain.Sum(data) == segment.SHA256 {
+			return v.Version, nil
+		}
+	}
+	return "", fmt.Errorf("%w: %s in %s is not the segment that was sent", ErrForked, key, l.bucket)
+}
+
+// putManifest creates the manifest's object: the commit. Of all writers only one can.
+func (l *Log) putManifest(ctx context.Context, m *chain.Manifest, data []byte) error {
+	key := l.layout.Manifest(m.N)
+	_, err := l.bucket.Create(ctx, key, bytes.NewReader(data), storage.CreateOptions{
+		Size: int64(len(data)), SHA256: chain.Sum(data), MD5: md5.Sum(data), ContentType: chain.ManifestMediaType,
+		LockMode: l.lockMode(m), RetainUntil: m.Lock.RetainUntil.Time,
+	})
+	if err != nil && !errors.Is(err, storage.ErrExists) {
+		return err
+	}
+	// Readers go by the oldest version, and some stores create a second one below a delete marker.
+	theirs, version, err := l.oldest(ctx, m.N)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(theirs, data) {
+		return fmt.Errorf("%w: manifest %d in %s is not the one that was sent", ErrForked, m.N, l.bucket)
+	}
+	return l.checkLock(ctx, key, version, m)
+}
+
+// oldest reads the oldest version of manifest n; the error wraps storage.ErrNotFound if there never was one.
+func (l *Log) oldest(ctx context.Context, n uint64) ([]byte, storage.Version, error) {
+	key := l.layout.Manifest(n)
+	versions, err := l.bucket.Versions(ctx, key)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, v := range versions {
+		if !v.DeleteMarker {
+			data, err := l.read(ctx, key, v.Version, chain.MaxManifest)
+			return data, v.Version, err
+		}
+	}
+	return nil, "", fmt.Errorf("%s: %w", key, storage.ErrNotFound)
+}
+
+// read returns one version of an object of at most max bytes.
+func (l *Log) read(ctx context.Context, key string, version storage.Version, max int64) ([]byte, error) {
+	r, _, err := l.bucket.Open(ctx, key, version, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(r, max+1))
+	if err == nil && int64(len(data)) > max {
+		err = fmt.Errorf("%s is longer than %d bytes", key, max)
+	}
+	return data, err
+}
+
+func (l *Log) lockMode(m *chain.Manifest) string {
+	if !l.bucket.Locks() {
+		return ""
+	}
+	return m.Lock.Mode
+}
+
+// checkLock reads back what the store says of the lock: a store that took the object but not its lock is none for us.
+func (l *Log) checkLock(ctx context.Context, key string, version storage.Version, m *chain.Manifest) error {
+	if !l.bucket.Locks() {
+		return nil
+	}
+	info, err := l.bucket.Stat(ctx, key, version)
+	if err != nil {
+		return fmt.Errorf("reading the lock back: %w", err)
+	}
+	if info.LockMode != m.Lock.Mode || info.RetainUntil.Before(m.Lock.RetainUntil.Time) {
+		return fmt.Errorf("%s in %s was to be locked %s until %s, but is %q until %s (may this user ask: s3:GetObjectRetention?)",
+			key, l.bucket, m.Lock.Mode, m.Lock.RetainUntil.Format(time.RFC3339), info.LockMode, info.RetainUntil.Format(time.RFC3339))
+	}
+	return nil
+}

@@ -1,0 +1,178 @@
+package query
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/auditchain/auditchain/chain"
+)
+
+// Match is a record that was found, with its place in the chain. The record's segment was checked against its signed
+// manifest, whole, when it was found.
+type Match struct {
+	Seq       uint64          `json:"seq"`
+	EntryHash chain.Hash      `json:"entry_hash"`
+	Prev      chain.Hash      `json:"prev"`
+	Received  time.Time       `json:"received"`
+	Time      time.Time       `json:"time"`
+	Tag       json.RawMessage `json:"tag"`
+	Manifest  uint64          `json:"manifest"`
+	Segment   string          `json:"segment"`    // its key
+	VersionID string          `json:"version_id"` // of the segment
+	Locked    string          `json:"locked"`     // what the store says of the segment's lock
+	SealedAt  time.Time       `json:"sealed_at"`
+	TreeSize  uint64          `json:"tree_size"` // of the manifest's checkpoint
+	Root      chain.Hash      `json:"root"`
+	Line      json.RawMessage `json:"entry"` // the entry's line, byte for byte
+}
+
+// FindResult is what a search found.
+type FindResult struct {
+	Matches []Match `json:"matches"` // by their number
+	// Problems names manifests and segments that could not be searched, or are not what they should be: the record may be
+	// in there.
+	Problems []string `json:"problems"`
+	Searched uint64   `json:"searched"` // entries
+}
+
+// Find reads all segments for the records whose request_id, or the OpenTelemetry name for it, is id.
+func (l *Log) Find(ctx context.Context, id string, progress Progress) (*FindResult, error) {
+	manifests, _, err := l.manifests(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var (
+		mu          sync.Mutex
+		result      = &FindResult{Matches: []Match{}, Problems: []string{}}
+		todo        []*chain.Manifest
+		done, total int64
+	)
+	problem := func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		result.Problems = append(result.Problems, fmt.Sprintf(format, args...))
+	}
+	for _, m := range manifests {
+		if m.err != nil {
+			problem("manifest %d: %v", m.n, m.err)
+			continue
+		}
+		parsed, _, err := chain.OpenManifest(m.data, l.Key)
+		if err != nil {
+			problem("manifest %d: %v", m.n, err)
+			continue
+		}
+		if parsed.Segment != nil {
+			todo = append(todo, parsed)
+			total += parsed.Segment.Size
+		}
+	}
+	want := chain.AppendString(nil, []byte(id))
+	forEach(todo, 2*runtime.GOMAXPROCS(0), func(m *chain.Manifest) {
+		if ctx.Err() != nil {
+			return
+		}
+		matches, err := l.findIn(ctx, m, want)
+		if err != nil {
+			problem("segment of entries %d to %d: %v", m.FirstSeq, m.NextSeq-1, err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		result.Matches = append(result.Matches, matches...)
+		result.Searched += m.NextSeq - m.FirstSeq
+		if done += m.Segment.Size; progress != nil {
+			progress(done, total)
+		}
+	})
+	slices.SortFunc(result.Matches, func(a, b Match) int { return cmp.Compare(a.Seq, b.Seq) })
+	slices.Sort(result.Problems)
+	return result, ctx.Err()
+}
+
+// findIn searches one segment. It returns nothing from a segment that does not verify.
+func (l *Log) findIn(ctx context.Context, m *chain.Manifest, want []byte) ([]Match, error) {
+	key := l.Layout.Root() + m.Segment.Key
+	r, info, err := l.open(ctx, key, m.Segment.VersionID)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	tree, err := chain.NewTree(m.NextSeq, m.TreeAfter)
+	if err != nil {
+		return nil, err
+	}
+	locked := "not locked"
+	if info.LockMode != "" {
+		locked = info.LockMode + " until " + info.RetainUntil.UTC().Format(time.RFC3339)
+	}
+	var matches []Match
+	err = chain.VerifySegment(m, r, func(e *chain.Entry, line []byte) error {
+		if !bytes.Contains(line, want) || !names(e, want) {
+			return nil
+		}
+		matches = append(matches, Match{
+			Seq: e.Seq, EntryHash: chain.Sum(line), Prev: e.Prev, Received: e.Received, Time: e.Time, Tag: bytes.Clone(e.Tag),
+			Manifest: m.N, Segment: key, VersionID: m.Segment.VersionID, Locked: locked,
+			SealedAt: m.SealedAt.Time, TreeSize: m.NextSeq, Root: tree.Root(), Line: bytes.Clone(line),
+		})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("it does not verify: %w", err)
+	}
+	return matches, nil
+}
+
+// names reports whether the entry's record carries the request id want, as a JSON string.
+func names(e *chain.Entry, want []byte) bool {
+	objects := [][]byte{e.Record}
+	if e.Meta != nil {
+		objects = append(objects, chain.Member(chain.Member(e.Meta, "otlp"), "attributes"))
+	}
+	for _, obj := range objects {
+		for _, name := range []string{"request_id", "gen_ai.response.id"} {
+			if bytes.Equal(chain.Member(obj, name), want) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Walk calls visit with every entry of the log and its line, in order, checking each segment against its manifest on the
+// way. What visit is given is valid during the call only.
+func (l *Log) Walk(ctx context.Context, visit func(e *chain.Entry, line []byte) error) error {
+	manifests, _, err := l.manifests(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range manifests {
+		if m.err != nil {
+			return fmt.Errorf("manifest %d: %w", m.n, m.err)
+		}
+		parsed, _, err := chain.OpenManifest(m.data, l.Key)
+		if err != nil {
+			return fmt.Errorf("manifest %d: %w", m.n, err)
+		}
+		if parsed.Segment == nil {
+			continue
+		}
+		r, _, err := l.open(ctx, l.Layout.Root()+parsed.Segment.Key, parsed.Segment.VersionID)
+		if err != nil {
+			return err
+		}
+		err = chain.VerifySegment(parsed, r, visit)
+		r.Close()
+		if err != nil {
+			return fmt.Errorf("segment of manifest %d: %w", m.n, err)
+		}
+	}
+	return nil
+}
