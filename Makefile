@@ -1,0 +1,58 @@
+# auditchain: `make` builds the plugin and the command, `make demo` shows them at work, `make test` tests them.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+TOOLS   := minio versitygw cosign staticcheck
+MINIO_PKG      := github.com/minio/minio
+VERSITYGW_PKG  := github.com/versity/versitygw/cmd/versitygw
+COSIGN_PKG     := github.com/sigstore/cosign/v3/cmd/cosign
+STATICCHECK_PKG := honnef.co/go/tools/cmd/staticcheck
+
+GO_FILES := $(shell find chain record ingest storage query plugin cmd -name '*.go' -not -name '*_test.go') $(wildcard plugin/*.[ch]) go.mod go.sum
+FUZZTIME ?= 1m
+
+.PHONY: all build host tools demo test test-long lint race bench fuzz clean
+
+all: build
+build: build/out_auditchain.so build/auditchain
+
+build/out_auditchain.so: $(GO_FILES)
+	CGO_ENABLED=1 go build -trimpath -buildmode=c-shared -ldflags '$(LDFLAGS)' -o $@ ./plugin
+
+build/auditchain: $(GO_FILES)
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/auditchain
+
+# The servers and verifiers that tests run against, each pinned by a module of its own and built once.
+tools: $(TOOLS:%=build/tools/%)
+
+build/tools/minio: PKG = $(MINIO_PKG)
+build/tools/versitygw: PKG = $(VERSITYGW_PKG)
+build/tools/cosign: PKG = $(COSIGN_PKG)
+build/tools/staticcheck: PKG = $(STATICCHECK_PKG)
+build/tools/%: test/tools/%/go.mod test/tools/%/go.sum
+	cd test/tools/$* && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../../build/tools/$* $(PKG)
+
+demo: build build/tools/versitygw
+	go run ./test/demo
+
+test: build tools
+	gofmt -l . | (! grep .)
+	go vet ./...
+	build/tools/staticcheck ./...
+	go test -race ./chain/... ./record/... ./query/...
+	AUDITCHAIN_REQUIRE_TOOLS=1 go test -timeout 14m ./...
+
+test-long: test
+	$(MAKE) fuzz
+
+# Every reader of bytes from outside, for FUZZTIME each.
+fuzz:
+	@set -e; for package in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "$$package $$target"; \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 2s $$package; \
+	  done; \
+	done
+
+clean:
+	rm -rf build

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/query"
+	"github.com/auditchain/auditchain/storage"
+)
+
+// targetFlags say which log a verb is about: by flags named as the plugin's keys, or by a Fluent Bit configuration.
+type targetFlags struct {
+	config string
+	key    string
+	values map[string]*string // by the plugin's key
+}
+
+// targetKeys are the plugin's keys that say where a log is, with what the flags' help says of them.
+var targetKeys = []struct{ name, help string }{
+	{"bucket", "bucket's name, or dir:/absolute/path"},
+	{"endpoint", "URL of the S3 server; none for AWS"},
+	{"region", "the bucket's region"},
+	{"prefix", "what all keys in the bucket begin with"},
+	{"chain", "the chain's name"},
+	{"profile", "profile in the AWS credentials file"},
+	{"role_arn", "role to assume"},
+	{"tls_ca_file", "PEM file of the CAs to trust instead of the system's"},
+	{"tls_verify", "off: take any certificate"},
+}
+
+func (t *targetFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVarP(&t.config, "config", "c", "", "Fluent Bit configuration (yaml or classic) to take all of this from")
+	t.values = make(map[string]*string)
+	for _, k := range targetKeys {
+		t.values[k.name] = flags.String(strings.ReplaceAll(k.name, "_", "-"), "", k.help)
+	}
+	t.values["access_key"], t.values["secret_key"] = new(string), new(string) // from the configuration only
+}
+
+func (t *targetFlags) addKey(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&t.key, "key", "", "PEM file of the public key that is trusted")
+}
+
+// sections returns the settings of each log that the flags name: one, or those of the configuration, with what is said
+// by flags going before what the configuration says.
+func (t *targetFlags) sections() ([]section, error) {
+	if t.config == "" {
+		return []section{t.overlay(nil)}, nil
+	}
+	all, err := readFluentBit(t.config)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", t.config, err)
+	}
+	if len(all) == 0 {
+		return nil, hint(fmt.Errorf("%s: no output named auditchain", t.config), "an included file is not followed; name the one with the output")
+	}
+	var chosen []section
+	for _, s := range all {
+		if *t.values["chain"] == "" || s["chain"] == *t.values["chain"] {
+			chosen = append(chosen, t.overlay(s))
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("%s: no output writes the chain %q", t.config, *t.values["chain"])
+	}
+	return chosen, nil
+}
+
+func (t *targetFlags) overlay(s section) section {
+	merged := make(section)
+	for key, value := range s {
+		merged[key] = value
+	}
+	for key, value := range t.values {
+		if *value != "" {
+			merged[key] = *value
+		}
+	}
+	return merged
+}
+
+// storage returns where the section's objects are.
+func (s section) storage() (storage.Config, error) {
+	cfg := storage.Config{
+		Bucket: s["bucket"], Endpoint: s["endpoint"], Region: s["region"],
+		AccessKey: s["access_key"], SecretKey: s["secret_key"], Profile: s["profile"], RoleARN: s["role_arn"],
+		CAFile: s["tls_ca_file"],
+	}
+	if cfg.Endpoint != "" && !strings.Contains(cfg.Endpoint, "://") {
+		cfg.Endpoint = "https://" + cfg.Endpoint
+	}
+	switch strings.ToLower(s["tls_verify"]) {
+	case "", "on", "true", "yes":
+	case "off", "false", "no":
+		cfg.InsecureSkipVerify = true
+	default:
+		return cfg, fmt.Errorf("tls_verify: %q is neither on nor off", s["tls_verify"])
+	}
+	if cfg.Bucket == "" {
+		return cfg, hint(errors.New("no bucket given"), "name it with --bucket, or the Fluent Bit configuration with -c")
+	}
+	return cfg, nil
+}
+
+// log opens the section's log for reading.
+func (t *targetFlags) log(s section) (*query.Log, error) {
+	cfg, err := s.storage()
+	if err != nil {
+		return nil, err
+	}
+	if s["chain"] == "" {
+		return nil, hint(errors.New("no chain given"), "name it with --chain, or the Fluent Bit configuration with -c")
+	}
+	if err := chain.CheckName(s["chain"]); err != nil {
+		return nil, err
+	}
+	key, err := t.trusted(s)
+	if err != nil {
+		return nil, err
+	}
+	bucket, err := storage.Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &query.Log{Bucket: bucket, Layout: chain.Layout{Prefix: strings.Trim(s["prefix"], "/"), Chain: s["chain"]}, Key: key}, nil
+}
+
+// trusted returns the public key that manifests are checked with: the one of --key, or that of the configuration's own
+// signing key, for an operator who checks his own log.
+func (t *targetFlags) trusted(s section) (chain.PublicKey, error) {
+	path := t.key
+	if path == "" {
+		path = s["signing_key"]
+	}
+	if path == "" {
+		return chain.PublicKey{}, hint(errors.New("no key given"), "name the public key that you trust with --key; `auditchain keygen` made it, beside the signing key")
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return chain.PublicKey{}, err
+	}
+	if signing, err := chain.ParseSigningKey(text); err == nil {
+		return signing.Public(), nil
+	}
+	key, err := chain.ParsePublicKey(text)
+	if err != nil {
+		return chain.PublicKey{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return key, nil
+}
