@@ -1,6 +1,7 @@
 /*
- * The binary interface between Fluent Bit (2.1 or later, 64-bit Linux) and a Go output plugin: only what this plugin
- * touches. Fluent Bit's own declarations are in flb_plugin_proxy.h, flb_api.h, flb_macros.h, flb_log.h and proxy/go/go.h.
+ * The binary interface between Fluent Bit and a Go output plugin: only what this plugin touches, as of Fluent Bit 5.1.
+ * Releases append to these structures. Fluent Bit's own declarations are in flb_plugin_proxy.h, flb_api.h, flb_macros.h,
+ * flb_log.h and proxy/go/go.h.
  */
 #ifndef AUDITCHAIN_FLUENTBIT_H
 #define AUDITCHAIN_FLUENTBIT_H

@@ -1,0 +1,156 @@
+package conf
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/query"
+	"github.com/auditchain/auditchain/storage"
+	"github.com/auditchain/auditchain/test/host"
+	"github.com/auditchain/auditchain/test/servers"
+)
+
+// Two Fluent Bits, the aggregator with the configuration that we ship: what a GPU server with a certificate sends is in
+// the log; what others send is not.
+func TestMutualTLS(t *testing.T) {
+	fluentBit(t)
+	host.Plugin(t)
+	for _, s := range all(t) {
+		var bucket func(t *testing.T) storage.Config
+		switch s.name {
+		case "yaml":
+			bucket = lockedBucket
+		case "classic":
+			bucket = func(t *testing.T) storage.Config { return storage.Config{Bucket: "dir:" + t.TempDir()} }
+		default:
+			continue // differs from them in nothing that counts here: TestFormatsAgree
+		}
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			testMutualTLS(t, s, bucket(t))
+		})
+	}
+}
+
+func lockedBucket(t *testing.T) storage.Config {
+	server := servers.Versitygw(t)
+	server.MakeLockedBucket(t, "audit")
+	return storage.Config{Bucket: "audit", Endpoint: server.Endpoint, Region: server.Region, AccessKey: server.AccessKey, SecretKey: server.SecretKey}
+}
+
+func testMutualTLS(t *testing.T, s shipped, bucket storage.Config) {
+	const records = 200
+	const name = "audit.example.com/test"
+	dir := t.TempDir()
+	ca := makeCA(t, filepath.Join(dir, "etc", "tls"))
+	issue(t, ca, filepath.Join(dir, "etc", "tls", "tls"), "localhost")
+	issue(t, ca, filepath.Join(dir, "gpu"), "gpu-01.example.com")
+	issue(t, makeCA(t, filepath.Join(dir, "elsewhere")), filepath.Join(dir, "stranger"), "gpu-01.example.com")
+	key := makeKey(t, filepath.Join(dir, "etc", "keys", "auditchain.pem"))
+
+	port, httpPort := freePort(t), freePort(t)
+	ports := strings.NewReplacer("24224", port, "2020", httpPort, "0.0.0.0", "127.0.0.1")
+	write(t, filepath.Join(dir, "etc", "plugins.conf"), relocate(read(t, "conf/aggregator/plugins.conf"), dir, host.Plugin(t)))
+	file := write(t, filepath.Join(dir, "etc", "fluent-bit"+s.suffix), relocate(ports.Replace(s.text), dir, host.Plugin(t)))
+	aggregator := start(t, "aggregator", []string{
+		"AUDITCHAIN_CHAIN=" + name, "AUDITCHAIN_BUCKET=" + bucket.Bucket, "AUDITCHAIN_RETENTION=1d",
+		"AUDITCHAIN_ENDPOINT=" + bucket.Endpoint, "AUDITCHAIN_REGION=" + bucket.Region,
+		"AWS_ACCESS_KEY_ID=" + bucket.AccessKey, "AWS_SECRET_ACCESS_KEY=" + bucket.SecretKey,
+	}, "-c", file)
+	waitFor(t, "the aggregator is healthy", func() bool { return get(httpPort, "/api/v2/health") != "" })
+	if !aggregator.said("sync=full, checksum=off") {
+		t.Error("the service section does not take effect")
+	}
+
+	send := func(sender string, properties ...string) *process {
+		args := []string{"-f", "0.5", "-i", "dummy", "-t", sender, "-p", "rate=100", "-p", "samples=" + strconv.Itoa(records),
+			"-o", "forward", "-m", "*", "-p", "retry_limit=no_limits", "-p", "require_ack_response=on"}
+		for _, p := range append([]string{"host=localhost", "port=" + port}, properties...) {
+			args = append(args, "-p", p)
+		}
+		return start(t, sender, nil, args...)
+	}
+	server := []string{"tls=on", "tls.verify=on", "tls.verify_hostname=on", "tls.ca_file=" + ca.File}
+	refused := []*process{
+		send("without_tls"),
+		send("without_certificate", server...),
+		send("certificate_of_another_ca", append(certificate(filepath.Join(dir, "stranger")), server...)...),
+	}
+	for _, p := range refused {
+		waitFor(t, filepath.Base(p.path)+": a failed delivery", func() bool { return p.said("failed to flush chunk") })
+	}
+	if n := metric(httpPort, "fluentbit_input_records_total", "gpu"); n > 0 {
+		t.Errorf("%d records, before anybody with a certificate came", n)
+	}
+	for _, p := range refused {
+		p.cmd.Process.Kill()
+	}
+	gpu := send("gpu", append(certificate(filepath.Join(dir, "gpu")), server...)...)
+	waitFor(t, "all records are acknowledged", func() bool {
+		return metric(httpPort, "fluentbit_output_proc_records_total", "audit") >= records
+	})
+	gpu.stop(t)
+	aggregator.stop(t)
+	verify(t, bucket, name, key, records)
+}
+
+// verify checks that the log is intact and has so many records.
+func verify(t *testing.T, cfg storage.Config, name string, key chain.PublicKey, records uint64) {
+	t.Helper()
+	bucket, err := storage.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := query.Log{Bucket: bucket, Layout: chain.Layout{Chain: name}, Key: key}
+	report, err := log.Verify(t.Context(), time.Now(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Verdict != "intact" || report.Counts.Records != records {
+		t.Errorf("%s with %d records, not intact with %d: %+v", report.Verdict, report.Counts.Records, records, report.Findings)
+	}
+}
+
+func makeCA(t *testing.T, dir string) *servers.CA {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ca, err := servers.NewCA(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
+// issue writes base.crt and base.key.
+func issue(t *testing.T, ca *servers.CA, base, name string) {
+	t.Helper()
+	if err := ca.Issue(base+".crt", base+".key", name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func certificate(base string) []string {
+	return []string{"tls.crt_file=" + base + ".crt", "tls.key_file=" + base + ".key"}
+}
+
+// makeKey writes a signing key and returns its public half.
+func makeKey(t *testing.T, path string) chain.PublicKey {
+	t.Helper()
+	text, err := chain.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, string(text))
+	key, err := chain.ParseSigningKey(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key.Public()
+}
