@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"slices"
-	"unicode/utf8"
 )
 
 // Keys of the objects that stand for what JSON cannot say (docs/FORMAT.md, "Values"). A key of a record that looks
@@ -23,28 +22,29 @@ const (
 // the backslash and the control characters below U+0020 are escaped, each in its shortest form
 // (\b \t \n \f \r, otherwise \u00xx with lower-case hex), so that one string has one spelling.
 func AppendString(dst, s []byte) []byte {
-	start := len(dst)
-	dst = slices.Grow(dst, len(s)+2)
-	dst = append(dst, '"')
-	var seen uint64 // every byte of s is in it, or-ed
-	for rest := s; ; {
-		end := len(dst)
-		n, words := copyPlain(dst[end:end+len(rest)], rest)
-		seen |= words
-		dst = dst[:end+n]
-		if n == len(rest) {
-			break
-		}
-		dst = appendEscape(dst, rest[n])
-		rest = rest[n+1:]
-		dst = slices.Grow(dst, len(rest)+1)
+	start, end := len(dst), len(dst)+1+len(s)
+	dst = slices.Grow(dst, len(s)+2)[:end+1]
+	dst[start], dst[end] = '"', '"'
+	n, seen := copyPlain(dst[start+1:end], s)
+	if n == len(s) && seen&highBits == 0 {
+		return dst // plain ASCII, as most strings are
 	}
-	if seen&highBits != 0 && !utf8.Valid(s) {
+	for at, rest := start+1, s; n < len(rest); {
+		dst = appendEscape(dst[:at+n], rest[n])
+		rest = rest[n+1:]
+		at, end = len(dst), len(dst)+len(rest)
+		dst = slices.Grow(dst, len(rest)+1)[:end+1]
+		dst[end] = '"'
+		var words uint64
+		n, words = copyPlain(dst[at:end], rest)
+		seen |= words
+	}
+	if seen&highBits != 0 && !validUTF8(s) {
 		dst = append(dst[:start], `{"`+TagString+`":"`...)
 		dst = base64.StdEncoding.AppendEncode(dst, s)
 		return append(dst, `"}`...)
 	}
-	return append(dst, '"')
+	return dst
 }
 
 const (

@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// frameRaw is how many bytes of lines a frame is filled up to. Smaller frames make single records cheaper to fetch,
+	// FrameSize is how many bytes of lines a frame is filled up to. Smaller frames make single records cheaper to fetch,
 	// larger ones compress better: 1 MiB is about 3 % from one frame for everything.
-	frameRaw = 1 << 20
-	// maxFrameRaw is the most that a frame may hold: a frame of a single long line.
-	maxFrameRaw = MaxLine + 1
+	FrameSize = 1 << 20
+	// maxFrame is the most that a frame may hold: a frame of a single long line.
+	maxFrame = MaxLine + 1
 	// maxSegment is the most that a segment may hold, before or after compression.
 	maxSegment = 8 << 30
 )
@@ -26,8 +26,13 @@ const (
 // Level is how hard a segment is compressed.
 type Level = zstd.EncoderLevel
 
-// LevelFastest is the default level: it keeps up with the flush path on a share of one core.
-const LevelFastest = zstd.SpeedFastest
+// The levels, from the fastest to the smallest.
+const (
+	LevelFastest = zstd.SpeedFastest
+	LevelDefault = zstd.SpeedDefault
+	LevelBetter  = zstd.SpeedBetterCompression
+	LevelBest    = zstd.SpeedBestCompression
+)
 
 // ParseLevel reads a compression level by its name: fastest, default, better or best.
 func ParseLevel(name string) (Level, error) {
@@ -42,7 +47,7 @@ func ParseLevel(name string) (Level, error) {
 // frames) of a segment, and keeps the books that its manifest wants.
 type SegmentWriter struct {
 	w       io.Writer
-	enc     *zstd.Encoder
+	enc     Compressor
 	raw     []byte // lines of the frame being filled
 	out     []byte
 	entries uint64
@@ -52,14 +57,31 @@ type SegmentWriter struct {
 	md5     hash.Hash
 }
 
-// NewSegmentWriter returns a writer of a segment to w. It uses about 10 MiB and no goroutines of its own.
-func NewSegmentWriter(w io.Writer, level Level) (*SegmentWriter, error) {
+// Compressor makes zstd frames.
+type Compressor interface {
+	// AppendFrame appends to dst one frame (RFC 8878), with a content checksum, of all of src.
+	AppendFrame(dst, src []byte) ([]byte, error)
+}
+
+// NewCompressor returns a compressor in Go. It takes about 10 MiB and no goroutines of its own.
+func NewCompressor(level Level) (Compressor, error) {
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1),
-		zstd.WithEncoderCRC(true), zstd.WithWindowSize(frameRaw), zstd.WithSingleSegment(false))
+		zstd.WithEncoderCRC(true), zstd.WithWindowSize(FrameSize))
 	if err != nil {
 		return nil, err
 	}
-	return &SegmentWriter{w: w, enc: enc, rawSum: sha256.New(), sum: sha256.New(), md5: md5.New()}, nil
+	return goCompressor{enc}, nil
+}
+
+type goCompressor struct{ enc *zstd.Encoder }
+
+func (c goCompressor) AppendFrame(dst, src []byte) ([]byte, error) {
+	return c.enc.EncodeAll(src, dst), nil
+}
+
+// NewSegmentWriter returns a writer of a segment to w.
+func NewSegmentWriter(w io.Writer, c Compressor) *SegmentWriter {
+	return &SegmentWriter{w: w, enc: c, rawSum: sha256.New(), sum: sha256.New(), md5: md5.New()}
 }
 
 // Write adds one or more whole lines, each ending in its newline.
@@ -70,7 +92,7 @@ func (s *SegmentWriter) Write(lines []byte) (int, error) {
 		if n == 0 {
 			return total - len(lines), errors.New("segment: a line without its newline")
 		}
-		if len(s.raw) > 0 && len(s.raw)+n > frameRaw {
+		if len(s.raw) > 0 && len(s.raw)+n > FrameSize {
 			if err := s.flush(); err != nil {
 				return total - len(lines), err
 			}
@@ -83,7 +105,10 @@ func (s *SegmentWriter) Write(lines []byte) (int, error) {
 }
 
 func (s *SegmentWriter) flush() error {
-	s.out = s.enc.EncodeAll(s.raw, s.out[:0])
+	var err error
+	if s.out, err = s.enc.AppendFrame(s.out[:0], s.raw); err != nil {
+		return err
+	}
 	s.rawSum.Write(s.raw)
 	s.sum.Write(s.out)
 	s.md5.Write(s.out)
@@ -93,7 +118,7 @@ func (s *SegmentWriter) flush() error {
 	s.segment.Size += int64(len(s.out))
 	s.segment.RawSize += int64(len(s.raw))
 	s.raw, s.entries = s.raw[:0], 0
-	_, err := s.w.Write(s.out)
+	_, err = s.w.Write(s.out)
 	return err
 }
 
@@ -107,7 +132,7 @@ func (s *SegmentWriter) Close() (Segment, [md5.Size]byte, error) {
 	}
 	s.segment.SHA256 = Hash(s.sum.Sum(nil))
 	s.segment.RawSHA256 = Hash(s.rawSum.Sum(nil))
-	return s.segment, [md5.Size]byte(s.md5.Sum(nil)), s.enc.Close()
+	return s.segment, [md5.Size]byte(s.md5.Sum(nil)), nil
 }
 
 // SegmentReader reads the lines of a segment by its frame table: never more than one frame of it is held, and nothing
@@ -125,7 +150,7 @@ type SegmentReader struct {
 
 // NewSegmentReader returns a reader of the object r that segment describes.
 func NewSegmentReader(r io.Reader, segment *Segment) (*SegmentReader, error) {
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(2*maxFrameRaw))
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(2*maxFrame))
 	if err != nil {
 		return nil, err
 	}

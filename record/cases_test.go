@@ -94,7 +94,7 @@ var cases = []testCase{
 			`"sha256":"` + "4c8b187d0f23261175d805c00eedee98f370ee837aae89b5487229a5f1147a8e" + `","data":"gaFiAg=="}}`, rec(`{"a":3}`)}},
 	{"neighbours are quarantined together", []any{m{"b", 2}, 1, nil, "x", a{}, a{1, 2, 3}, a{at, m{}}, 5}, []string{
 		quarantined("not an event", "0", "13"), rec(`{}`), quarantined("not an event", "25", "1")}},
-	{"zeros", []any{raw(strings.Repeat("00", 5000))}, []string{quarantined("not an event", "0", "5000")}},
+	{"zeros", []any{raw(strings.Repeat("00", 100))}, []string{quarantined("not an event", "0", "100")}},
 	{"malformed events, one by one", []any{a{nil, m{}}, a{at, 1}, a{a{at}, m{}}, a{a{at, 1}, m{}}, a{a{at, m{}, 1}, m{}}, a{"x", m{}},
 		a{ext{1, "12345678"}, m{}}, a{ext{0, "1234567"}, m{}}, a{at, nil}, a{at, a{}}, a{a{a{at, m{}}, m{}}, m{}}}, []string{
 		quarantined("malformed event", "0", "3"), quarantined("malformed event", "3", "12"), quarantined("malformed event", "15", "13"),

@@ -25,6 +25,7 @@ type decoder struct {
 	missing   chain.FieldSet
 	sourceID  []byte
 	sourceSeq uint64
+	sequenced bool // sourceSeq is a number that the source gave
 
 	// odd says where in src there are maps with a key that is not a UTF-8 string, ascending, if the event has been found
 	// to have one. oddNext counts those that have been written.
@@ -59,7 +60,7 @@ func (d *decoder) begin(i, start int) {
 	d.base, d.start = i, start
 	d.limit = start + MaxBody
 	d.stamp = stampTime
-	d.missing, d.sourceID, d.sourceSeq = chain.AllFields, nil, 0
+	d.missing, d.sourceID, d.sourceSeq, d.sequenced = chain.AllFields, nil, 0, false
 	d.keys, d.table, d.repeats = d.keys[:0], d.table[:0], d.repeats[:0]
 	d.oddNext = 0
 }

@@ -122,7 +122,11 @@ func (b *Batch) endEvent(i int) int {
 			g.copied += len(g.text)
 		}
 	}
-	b.entry(Entry{Time: d.sec*1e9 + d.nsec, Missing: d.missing, SourceID: d.sourceID, SourceSeq: d.sourceSeq})
+	e := Entry{Time: d.sec*1e9 + d.nsec, Missing: d.missing}
+	if d.sourceID != nil && d.sequenced {
+		e.SourceID, e.SourceSeq = d.sourceID, d.sourceSeq
+	}
+	b.entry(e)
 	return i
 }
 

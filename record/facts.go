@@ -1,9 +1,6 @@
 package record
 
 import (
-	"bytes"
-	"unicode/utf8"
-
 	"github.com/auditchain/auditchain/chain"
 )
 
@@ -16,73 +13,55 @@ const (
 	roleMeta            // the metadata
 	roleOTLP            // meta.otlp
 	roleAttributes      // meta.otlp.attributes
+	roleSource          // the record's "source": who made it, {"id":"...","seq":n}
 )
+
+// of returns the role of a map that is the first member with this key of a map whose role is r.
+func (r role) of(key []byte) role {
+	switch {
+	case r == roleRecord && string(key) == "source":
+		return roleSource
+	case r == roleMeta && string(key) == "otlp":
+		return roleOTLP
+	case r == roleOTLP && string(key) == "attributes":
+		return roleAttributes
+	}
+	return roleNone
+}
 
 // member writes the value at src[i] of the first member with this key of a map that has a role.
 func (d *decoder) member(dst, key []byte, i, level int, role role) ([]byte, int) {
-	inner := roleNone
-	switch {
-	case role == roleMeta && string(key) == "otlp":
-		inner = roleOTLP
-	case role == roleOTLP && string(key) == "attributes":
-		inner = roleAttributes
-	}
+	inner := role.of(key)
 	start, at := len(dst), i
 	if inner != roleNone && readHead(d.src, i).kind == kindMap {
 		dst, i = d.mapping(dst, i, level, inner)
 	} else {
 		dst, i = d.value(dst, i, level)
 	}
-	if i < 0 || role == roleMeta || role == roleOTLP {
+	if i < 0 {
 		return dst, i
 	}
-	if set := chain.FieldNamed(key); set != 0 && !empty(dst[start:]) {
-		d.missing &^= set
-	}
-	if role == roleRecord && string(key) == "source" && !bytes.HasPrefix(dst[start:], oddMap) {
-		d.source(at)
+	switch role {
+	case roleRecord, roleAttributes:
+		if set := chain.FieldNamed(key); set != 0 && !empty(dst[start:]) {
+			d.missing &^= set
+		}
+	case roleSource:
+		switch string(key) {
+		case "id":
+			if dst[start] == '"' && !empty(dst[start:]) { // a UTF-8 string
+				d.sourceID, _ = d.key(at)
+			}
+		case "seq":
+			d.sourceSeq, d.sequenced = natural(d.src[at:])
+		}
 	}
 	return dst, i
 }
 
-var oddMap = []byte(`{"` + chain.TagMap + `"`)
-
 // empty reports whether a value is null or the empty string.
 func empty(json []byte) bool {
 	return string(json) == "null" || string(json) == `""`
-}
-
-// source reads {"id":"...","seq":n} off the value at src[i], which has been written. A source without an id, or whose
-// seq is not a non-negative integer, is none.
-func (d *decoder) source(i int) {
-	h := readHead(d.src, i)
-	if h.kind != kindMap {
-		return
-	}
-	var id []byte
-	var seq uint64
-	idSeen, seqSeen, seqOK := false, false, false
-	i = h.at
-	for range h.n {
-		key := readHead(d.src, i)
-		value := readHead(d.src, key.at+key.n)
-		switch string(d.src[key.at : key.at+key.n]) {
-		case "id":
-			if !idSeen && value.kind == kindString {
-				id = d.src[value.at : value.at+value.n]
-			}
-			idSeen = true
-		case "seq":
-			if !seqSeen {
-				seq, seqOK = natural(d.src[key.at+key.n:])
-			}
-			seqSeen = true
-		}
-		i, _ = skip(d.src, key.at+key.n) // it is well formed: it has been written
-	}
-	if len(id) > 0 && utf8.Valid(id) && seqOK {
-		d.sourceID, d.sourceSeq = id, seq
-	}
 }
 
 // natural reads a non-negative integer at the begin of b, which holds a whole value.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,15 +43,20 @@ func TestDepth(t *testing.T) {
 		{"NaN", plain, raw("cb 7ff8000000000000"), 126},
 		{"infinity", plain, raw("cb 7ff0000000000000"), 126},
 		{"extension", array, ext{1, "x"}, 125},
-		{"odd maps", odd, 1, 42}, // three levels each
+		{"odd map", array, m{1, 2}, 124}, // three levels
+		{"repeated key", plain, m{"k", 1, "k", 2}, 124},
+		{"odd maps", odd, 1, 42},
 		{"odd maps and an array", odd, a{}, 42},
 		{"odd maps and two arrays", odd, a{a{}}, 41},
-		{"repeated keys", repeat, 1, 42}, // three levels each
+		{"repeated keys", repeat, 1, 42},
 	} {
 		for _, n := range []int{c.most, c.most + 1, c.most + 2, 200, 1000} {
-			check(t, &b, event(m{"v", nested(n, c.leaf, c.wrap)}))
-			if want := min(1, max(0, n-c.most)); b.Quarantined != want || b.Records != 1-want {
-				t.Errorf("%s, %d deep: %d records, %s", c.name, n, b.Records, b.Reasons())
+			v := m{"v", nested(n, c.leaf, c.wrap)}
+			for where, chunk := range map[string][]byte{"record": event(v), "metadata": pack(a{a{at, v}, m{}})} {
+				check(t, &b, chunk)
+				if want := min(1, max(0, n-c.most)); b.Quarantined != want || b.Records != 1-want {
+					t.Errorf("%s, %d deep in the %s: %d records, %s", c.name, n, where, b.Records, b.Reasons())
+				}
 			}
 		}
 	}
@@ -232,6 +238,10 @@ func TestLargeGroup(t *testing.T) {
 		}
 	}
 	// Groups that follow, and chunks, are none the worse.
+	b.Decode(chunk)
+	if !slices.Equal(bodies(&b), got) {
+		t.Error("the same chunk again becomes something else")
+	}
 	b.Decode(append(chunk, pack(a{a{groupStart, m{"m", 1}}, m{}}, a{at, m{}})...))
 	if got := bodies(&b); got[len(got)-1] != `"time":"2026-11-23T07:25:01.000000123Z","group":{"meta":{"m":1}},"record":{}}` {
 		t.Errorf("the group after: %s", got[len(got)-1])

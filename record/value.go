@@ -26,6 +26,8 @@ func (d *decoder) value(dst []byte, i, level int) ([]byte, int) {
 		return d.array(dst, i+1, int(c&0x0f), level)
 	case c < 0xc0:
 		return d.text(dst, i+1, int(c&0x1f), level)
+	case c == 0xd9 && i+1 < len(src):
+		return d.text(dst, i+2, int(src[i+1]), level)
 	case c >= 0xe0:
 		return strconv.AppendInt(dst, int64(int8(c)), 10), i + 1
 	}
