@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -37,6 +38,8 @@ type Options struct {
 	Logger  Logger           // required
 	Version string           // of the program, for the manifests
 	Now     func() time.Time // the clock; nil: time.Now
+	// Compressor makes what compresses segments; nil: chain.NewCompressor.
+	Compressor func(chain.Level) (chain.Compressor, error)
 }
 
 // Log is the writer of one chain. Its promises:
@@ -84,6 +87,7 @@ type Log struct {
 	rotated []*journal // oldest first
 
 	// Of run alone:
+	compressor    chain.Compressor
 	committed     chain.Head // after the last manifest in the bucket
 	lastCommit    time.Time
 	pending       *pending
@@ -145,6 +149,11 @@ func (l *Log) commit(f *flush, tag []byte) error {
 func (l *Log) enqueue(f *flush, tag []byte) (again bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer func() {
+		if r := recover(); r != nil {
+			err = l.fail(r)
+		}
+	}()
 	switch {
 	case l.closed:
 		return false, ErrClosed
@@ -182,12 +191,30 @@ func (l *Log) enqueue(f *flush, tag []byte) (again bool, err error) {
 	return false, nil
 }
 
+// fail has the log take nothing more after a panic: what it holds in memory may be half done, what is on the disk is
+// whole. mu is held.
+func (l *Log) fail(panicked any) error {
+	l.failed = fmt.Errorf("internal error, restart to go on from what is on the disk: %v\n%s", panicked, debug.Stack())
+	return l.failed
+}
+
 // writeQueue writes and syncs all that waits. disk is held.
 func (l *Log) writeQueue() {
 	l.mu.Lock()
 	batch := l.queue
 	l.queue = nil
 	l.mu.Unlock()
+	defer func() {
+		if r := recover(); r != nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			err := l.fail(r)
+			for _, f := range append(batch, l.queue...) {
+				f.done, f.err = true, err
+			}
+			l.queue = nil
+		}
+	}()
 
 	synced, err := l.write(batch)
 	for _, f := range batch[:synced] {

@@ -599,6 +599,49 @@ func TestJournalFactsMatch(t *testing.T) {
 	}
 }
 
+// panicking panics where a bucket is asked to write.
+type panicking struct{ storage.Bucket }
+
+func (panicking) Create(context.Context, string, io.ReadSeeker, storage.CreateOptions) (storage.Version, error) {
+	panic("injected")
+}
+
+func TestPanicsAreContained(t *testing.T) {
+	r := newRig(t)
+	l := r.mustOpen()
+	mustAppend(t, l, testChunk(0, 2, 10))
+	r.mustClose(l)
+
+	// In the background: the log takes no more, loudly, and keeps what it has.
+	r.cfg.UploadTimeout = time.Millisecond
+	r.bucket = panicking{r.bucket}
+	l = r.mustOpen()
+	mustAppend(t, l, testChunk(2, 2, 10))
+	<-l.done
+	if !r.log.has("sealing and uploading have stopped") {
+		t.Errorf("log: %q", r.log.lines)
+	}
+	if err := l.Append([]byte("tag"), testChunk(4, 2, 10)); err == nil || !strings.Contains(err.Error(), "internal error") {
+		t.Errorf("appending after a panic: %v", err)
+	}
+	crash(l)
+
+	// While chaining: nothing of the chunk is taken.
+	r.bucket = r.plainBucket()
+	r.cfg.UploadTimeout = time.Hour
+	l = r.mustOpen()
+	l.now = func() time.Time { panic("injected") }
+	if err := l.Append([]byte("tag"), testChunk(4, 2, 10)); err == nil {
+		t.Error("a chunk was taken though chaining it panicked")
+	}
+	crash(l)
+	l = r.mustOpen()
+	mustAppend(t, l, testChunk(4, 2, 10))
+	r.mustClose(l)
+	numbers, _ := r.verify()
+	r.wantNumbers(numbers, 6)
+}
+
 func FuzzReplayJournal(f *testing.F) {
 	f.Add([]byte("{}\n#00\n"), uint16(3))
 	f.Fuzz(func(t *testing.T, noise []byte, at uint16) {

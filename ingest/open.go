@@ -46,6 +46,13 @@ func open(ctx context.Context, cfg Config, opts Options, bucket storage.Bucket) 
 	if l.key, err = readSigningKey(cfg.SigningKey); err != nil {
 		return nil, fmt.Errorf("signing_key: %w", err)
 	}
+	newCompressor := opts.Compressor
+	if newCompressor == nil {
+		newCompressor = chain.NewCompressor
+	}
+	if l.compressor, err = newCompressor(cfg.Level); err != nil {
+		return nil, fmt.Errorf("compression_level: %w", err)
+	}
 	l.hidden = chain.Writer{Version: opts.Version, Instance: newInstance()}
 	if l.hidden.Host, err = os.Hostname(); err != nil {
 		l.hidden.Host = "unknown"
@@ -98,12 +105,12 @@ func keyed(err error) error {
 		return fmt.Errorf("bucket: %w; `auditchain init` makes one that is fit", err)
 	case errors.Is(err, storage.ErrDenied):
 		return fmt.Errorf("access_key: %w", err)
-	case errors.Is(err, storage.ErrCertificate):
-		return fmt.Errorf("endpoint: %w", err)
 	case errors.Is(err, storage.ErrUnreachable):
 		return fmt.Errorf("endpoint: %w; the first start of a chain here needs the store", err)
+	case errors.Is(err, storage.ErrClockSkew):
+		return err
 	}
-	return err
+	return fmt.Errorf("endpoint: %w", err)
 }
 
 func newInstance() string {

@@ -47,6 +47,13 @@ type committed struct {
 // run seals, uploads and commits, until the log is closed and nothing is left, or ctx ends.
 func (l *Log) run(ctx context.Context) {
 	defer close(l.done)
+	defer func() { // a panic that left here would take all of Fluent Bit down
+		if r := recover(); r != nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.opts.Logger.Error("sealing and uploading have stopped: " + l.fail(r).Error())
+		}
+	}()
 	failures := 0
 	for {
 		again, err := l.step(ctx)
@@ -153,11 +160,9 @@ func (l *Log) seal(j *journal, now time.Time) error {
 	var segment chain.Segment
 	var sum [md5.Size]byte
 	err := writeDurably(filepath.Join(l.dir, segmentFile), func(w io.Writer) error {
-		sw, err := chain.NewSegmentWriter(w, l.cfg.Level)
+		sw := chain.NewSegmentWriter(w, l.compressor)
+		err := copyEntries(sw, j)
 		if err != nil {
-			return err
-		}
-		if err := copyEntries(sw, j); err != nil {
 			return err
 		}
 		segment, sum, err = sw.Close()

@@ -127,7 +127,7 @@ func (l *Log) checkLock(ctx context.Context, key string, version storage.Version
 		return fmt.Errorf("reading the lock back: %w", err)
 	}
 	if info.LockMode != m.Lock.Mode || info.RetainUntil.Before(m.Lock.RetainUntil.Time) {
-		return fmt.Errorf("%s in %s was to be locked %s until %s, but is %q until %s (may this user ask: s3:GetObjectRetention?)",
+		return fmt.Errorf("%s in %s was to be locked %s until %s, but is %q until %s",
 			key, l.bucket, m.Lock.Mode, m.Lock.RetainUntil.Format(time.RFC3339), info.LockMode, info.RetainUntil.Format(time.RFC3339))
 	}
 	return nil

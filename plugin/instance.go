@@ -41,7 +41,7 @@ func open(get func(key string) string, l *logger) (*instance, error) {
 	for _, ignored := range ingest.Ignored(get) {
 		l.Warn(ignored)
 	}
-	log, err := ingest.Open(context.Background(), cfg, ingest.Options{Logger: l, Version: version})
+	log, err := ingest.Open(context.Background(), cfg, ingest.Options{Logger: l, Version: version, Compressor: newCompressor})
 	if err != nil {
 		return nil, err
 	}
