@@ -109,7 +109,11 @@ func (l *Log) findIn(ctx context.Context, m *chain.Manifest, want []byte) ([]Mat
 		return nil, err
 	}
 	locked := "not locked"
-	if info.LockMode != "" {
+	switch info.LockMode {
+	case "":
+	case lockUnknown:
+		locked = "its lock may not be asked for"
+	default:
 		locked = info.LockMode + " until " + info.RetainUntil.UTC().Format(time.RFC3339)
 	}
 	var matches []Match

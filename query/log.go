@@ -84,12 +84,20 @@ func (l *Log) open(ctx context.Context, key, version string) (io.ReadCloser, sto
 	if err != nil || info.LockMode != "" || !l.Bucket.Locks() {
 		return r, info, err
 	}
-	if info, err = l.Bucket.Stat(ctx, key, version); err != nil {
+	stat, err := l.Bucket.Stat(ctx, key, version)
+	switch {
+	case errors.Is(err, storage.ErrDenied):
+		info.LockMode = lockUnknown
+		return r, info, nil
+	case err != nil:
 		r.Close()
 		return nil, info, err
 	}
-	return r, info, nil
+	return r, stat, nil
 }
+
+// lockUnknown stands for the lock mode of an object about whose lock this user may not ask.
+const lockUnknown = "unknown"
 
 // manifests fetches all manifests, in the order of their numbers, several at a time. Objects that are none are returned
 // as strangers.

@@ -236,7 +236,7 @@ func (v *verification) checkLock(f Finding, info storage.Info, m *chain.Manifest
 	until := m.Lock.RetainUntil.Time
 	v.mu.Lock()
 	v.modes[info.LockMode]++
-	if v.shortest.IsZero() || info.RetainUntil.Before(v.shortest) {
+	if !info.RetainUntil.IsZero() && (v.shortest.IsZero() || info.RetainUntil.Before(v.shortest)) {
 		v.shortest = info.RetainUntil
 	}
 	v.mu.Unlock()
@@ -246,8 +246,10 @@ func (v *verification) checkLock(f Finding, info storage.Info, m *chain.Manifest
 		return // its retention is over: it may be as it likes
 	case m.Lock.Mode == "NONE":
 		f.Severity, f.Code, f.Text = Notice, "never-locked", what+" was written to a store that cannot lock"
+	case info.LockMode == lockUnknown:
+		f.Severity, f.Code, f.Text = Unchecked, "lock-unknown", what+": this user may not ask for its lock (s3:GetObjectRetention)"
 	case info.LockMode == "":
-		f.Code, f.Text = "lock-missing", what+" is not locked, or this user may not see its lock (s3:GetObjectRetention)"
+		f.Code, f.Text = "lock-missing", what+" is not locked"
 	case info.LockMode != m.Lock.Mode:
 		f.Code, f.Text = "lock-mode", fmt.Sprintf("%s is locked in mode %s, its manifest promised %s", what, info.LockMode, m.Lock.Mode)
 	case info.RetainUntil.Before(until):
@@ -357,7 +359,8 @@ func (v *verification) conclude() {
 	case len(v.modes) == 1 && v.modes[storage.Compliance] > 0:
 		r.Locked = fmt.Sprintf("COMPLIANCE, all %d objects, none before %s", v.modes[storage.Compliance], v.shortest.UTC().Format(time.DateOnly))
 	default:
-		r.Locked = fmt.Sprintf("%d objects COMPLIANCE, %d GOVERNANCE, %d without a lock", v.modes[storage.Compliance], v.modes[storage.Governance], v.modes[""])
+		r.Locked = fmt.Sprintf("%d objects COMPLIANCE, %d GOVERNANCE, %d without a lock, %d not known",
+			v.modes[storage.Compliance], v.modes[storage.Governance], v.modes[""], v.modes[lockUnknown])
 	}
 }
 

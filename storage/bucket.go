@@ -47,6 +47,7 @@ type Bucket interface {
 	Open(ctx context.Context, key string, version Version, offset, length int64) (io.ReadCloser, Info, error)
 
 	// Stat describes one version of an object ("" is the current one), its lock included. ErrNotFound as for Open.
+	// ErrDenied with an Info whose Key is set: all but the lock, for which this user may not ask.
 	Stat(ctx context.Context, key string, version Version) (Info, error)
 
 	// Versions lists every version and delete marker of one key, the oldest first; none is no error.

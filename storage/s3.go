@@ -7,11 +7,9 @@ import (
 	"crypto/md5"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
-	"net"
 	"net/url"
 	"slices"
 	"strconv"
@@ -100,7 +98,6 @@ func (s *S3) Create(ctx context.Context, key string, body io.ReadSeeker, opts Cr
 		ContentType:          opts.ContentType,
 		Mode:                 minio.RetentionMode(opts.LockMode),
 		StorageClass:         opts.StorageClass,
-		DisableMultipart:     true,
 		DisableContentSha256: true, // no signed chunks: the whole body's hash is signed instead
 		UserMetadata:         map[string]string{"x-amz-checksum-sha256": base64.StdEncoding.EncodeToString(opts.SHA256[:])},
 	}
@@ -114,7 +111,7 @@ func (s *S3) Create(ctx context.Context, key string, body io.ReadSeeker, opts Cr
 
 	bounded, cancel := context.WithTimeout(ctx, s.cfg.Timeout+time.Duration(opts.Size/slowestUpload)*time.Second)
 	defer cancel()
-	// The client would close a body that can be closed.
+	// Core's PutObject is a single PUT whatever the size. The client would close a body that can be closed.
 	info, err := s.write.PutObject(bounded, s.cfg.Bucket, key, struct{ io.ReadSeeker }{body}, opts.Size,
 		base64.StdEncoding.EncodeToString(opts.MD5[:]), hex.EncodeToString(opts.SHA256[:]), put)
 	if err == nil {
@@ -125,16 +122,6 @@ func (s *S3) Create(ctx context.Context, key string, body io.ReadSeeker, opts Cr
 		err = fmt.Errorf("%w (seen after the connection broke: %v)", ErrExists, err)
 	}
 	return "", err
-}
-
-// brokeOff is true for a connection that was made and then ended without an answer. A server may well have given one: some (versitygw)
-// refuse a large PUT without reading all of it and close, which takes their answer away from a client that is still sending, every time again.
-func brokeOff(err error) bool {
-	var (
-		network *url.Error
-		dialing *net.OpError
-	)
-	return errors.Is(err, ErrUnreachable) && errors.As(err, &network) && !network.Timeout() && !(errors.As(err, &dialing) && dialing.Op == "dial")
 }
 
 // holds is true if the store says that key has an object, be it under delete markers.
@@ -242,12 +229,13 @@ func (s *S3) Stat(ctx context.Context, key string, version Version) (Info, error
 	}
 	info := infoOf(object)
 	if info.LockMode == "" {
-		info.LockMode, info.RetainUntil, err = s.retention(ctx, key, version)
+		if info.LockMode, info.RetainUntil, err = s.retention(ctx, key, version); err != nil {
+			return info, s.explain("asking for the retention of "+key, "s3:GetObjectRetention", err)
+		}
 	}
-	return info, err
+	return info, nil
 }
 
-// infoOf takes the lock from the headers of the object itself: minio-go cannot read some servers' (versitygw's) GetObjectRetention.
 func infoOf(o minio.ObjectInfo) Info {
 	info := Info{
 		Key: o.Key, Version: o.VersionID, Size: o.Size, DeleteMarker: o.IsDeleteMarker, Latest: o.IsLatest, LastModified: o.LastModified,

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -31,6 +33,9 @@ func (s *S3) explain(doing, rights string, err error) error {
 	sentinel := s.sentinel(answer)
 	switch sentinel {
 	case nil:
+		if strings.Contains(answer.Message, "HTTP request to an HTTPS server") {
+			said += " (use https://)"
+		}
 		return fmt.Errorf("%s: %s", doing, said)
 	case ErrDenied:
 		switch answer.Code {
@@ -107,4 +112,14 @@ func (s *S3) explainSilence(doing string, err error) error {
 		return fmt.Errorf("%s: %w: %s gave no answer in time: %w", doing, ErrUnreachable, s.endpoint.Host, err)
 	}
 	return fmt.Errorf("%s: %w: %w", doing, ErrUnreachable, err)
+}
+
+// brokeOff is true for a connection that was made and then ended without an answer. A server may well have given one: some (versitygw)
+// refuse a large PUT without reading all of it and close, which takes their answer away from a client that is still sending, every time again.
+func brokeOff(err error) bool {
+	var (
+		network *url.Error
+		dialing *net.OpError
+	)
+	return errors.Is(err, ErrUnreachable) && errors.As(err, &network) && !network.Timeout() && !(errors.As(err, &dialing) && dialing.Op == "dial")
 }

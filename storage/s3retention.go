@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/minio/minio-go/v7"
 )
 
 // maxRetentionAnswer is the longest answer about a retention that is read, in bytes.
@@ -15,8 +17,8 @@ const maxRetentionAnswer = 64 << 10
 
 // retention asks for the lock of one version by GetObjectRetention, as some servers (versitygw) leave it out of the headers
 // of a version that is not the current one, which an auditor must not take for a missing lock. It reads the answer
-// itself, because minio-go insists on a root element of another name than theirs. A version without a lock, a server
-// that does not know, and a user who may not ask are all no lock.
+// itself, because minio-go insists on a root element of another name than theirs. A version without a lock and a
+// server that does not know are no lock; a user who may not ask is ErrDenied.
 func (s *S3) retention(ctx context.Context, key string, version Version) (mode string, until time.Time, err error) {
 	query := url.Values{"retention": {""}}
 	if version != "" {
@@ -32,13 +34,14 @@ func (s *S3) retention(ctx context.Context, key string, version Version) (mode s
 	}
 	answer, err := s.clock.RoundTrip(request)
 	if err != nil {
-		return "", time.Time{}, fmt.Errorf("asking for the retention of %s: %w", key, err)
+		return "", time.Time{}, err
 	}
 	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		if answer.StatusCode >= 500 {
-			return "", time.Time{}, fmt.Errorf("asking for the retention of %s: %w: %s", key, ErrUnreachable, answer.Status)
-		}
+	switch code := answer.StatusCode; {
+	case code == http.StatusOK:
+	case code == http.StatusForbidden, code == http.StatusTooManyRequests, code >= 500 && code != http.StatusNotImplemented:
+		return "", time.Time{}, minio.ErrorResponse{StatusCode: code, Code: http.StatusText(code)}
+	default:
 		return "", time.Time{}, nil
 	}
 	var retention struct {
@@ -46,7 +49,7 @@ func (s *S3) retention(ctx context.Context, key string, version Version) (mode s
 		RetainUntilDate time.Time
 	}
 	if err := xml.NewDecoder(io.LimitReader(answer.Body, maxRetentionAnswer)).Decode(&retention); err != nil {
-		return "", time.Time{}, fmt.Errorf("asking for the retention of %s: %w", key, err)
+		return "", time.Time{}, fmt.Errorf("the answer is no retention: %w", err)
 	}
 	return retention.Mode, retention.RetainUntilDate, nil
 }

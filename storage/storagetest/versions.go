@@ -42,6 +42,15 @@ func (s *suite) lock() {
 // many objects are more than a page of a bucket that lists a few at a time.
 const many = 21
 
+// wantLocked: a version tells its lock also when it is not the current one.
+func (s *suite) wantLocked(key string, version storage.Version) {
+	s.Helper()
+	info, err := s.Bucket.Stat(s.ctx, key, version)
+	if err != nil || info.LockMode != storage.Compliance || (time.Until(info.RetainUntil)-retention).Abs() > time.Minute {
+		s.Errorf("stat of a version that is not current: %+v, %v", info, err)
+	}
+}
+
 // fill creates an empty object at each key, some at a time.
 func (s *suite) fill(keys []string) {
 	var wg sync.WaitGroup
@@ -157,6 +166,7 @@ func (s *suite) overwritten() {
 	if f := found[1]; f.Version == version || f.Size != int64(len("forgery")) || !f.Latest || f.DeleteMarker {
 		s.Errorf("newest is %+v", f)
 	}
+	s.wantLocked(key, version)
 	if err := s.DeleteVersion(s.ctx, key, version); err == nil {
 		s.Error("the locked original was deleted")
 	}
@@ -178,6 +188,7 @@ func (s *suite) deleteMarker() {
 	if got := s.get(key, version); got != "original" {
 		s.Errorf("the original holds %q", got)
 	}
+	s.wantLocked(key, version)
 	found, err := s.Bucket.Versions(s.ctx, key)
 	if err != nil || len(found) != 2 || found[0].Version != version || found[0].DeleteMarker || !found[1].DeleteMarker || !found[1].Latest {
 		s.Fatalf("versions: %+v, %v", found, err)
