@@ -18,6 +18,7 @@ build: build/out_auditchain.so build/auditchain
 
 build/out_auditchain.so: $(GO_FILES)
 	CGO_ENABLED=1 go build -trimpath -buildmode=c-shared -ldflags '$(LDFLAGS)' -o $@ ./plugin
+	rm -f build/out_auditchain.h
 
 build/auditchain: $(GO_FILES)
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/auditchain
@@ -53,6 +54,12 @@ fuzz:
 	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 2s $$package; \
 	  done; \
 	done
+
+# Ratios against peers, each pair in one run; takes about 10 minutes.
+bench: build build/tools/minio
+	go test -run '^$$' -bench 'FlushPath' -benchtime 2s ./ingest
+	cd test/bench/record-peers && go test -run '^$$' -bench . -benchtime 1s
+	go run ./test/bench/process
 
 clean:
 	rm -rf build
