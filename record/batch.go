@@ -11,7 +11,7 @@ type Kind uint8
 const (
 	Record     Kind = iota // an event of the chunk
 	Quarantine             // bytes of the chunk that could not be read as an event
-	Group                  // a group of events, written once: see VALUES.md
+	Group                  // a group of events, written once: see docs/FORMAT.md, section 4
 	Event                  // something the writer itself has to say: see [Batch.SetEvent]
 )
 

@@ -50,7 +50,9 @@ func (d *decoder) member(dst, key []byte, i, level int, role role) ([]byte, int)
 		switch string(key) {
 		case "id":
 			if dst[start] == '"' && !empty(dst[start:]) { // a UTF-8 string
-				d.sourceID, _ = d.key(at)
+				if id, _ := d.key(at); len(id) <= chain.MaxSourceID {
+					d.sourceID = id
+				}
 			}
 		case "seq":
 			d.sourceSeq, d.sequenced = natural(d.src[at:])

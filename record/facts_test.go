@@ -2,6 +2,7 @@ package record
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/auditchain/auditchain/chain"
@@ -57,6 +58,9 @@ func TestFacts(t *testing.T) {
 		{"empty id", nil, source(m{"id", "", "seq", 1}), all, ""},
 		{"id as number", nil, source(m{"id", 5, "seq", 1}), all, ""},
 		{"id not UTF-8", nil, source(m{"id", "\xff", "seq", 1}), all, ""},
+		{"longest id", nil, source(m{"id", strings.Repeat("ż", 128), "seq", 1}), all, strings.Repeat("ż", 128) + " 1"},
+		{"longest id with escapes", nil, source(m{"id", strings.Repeat("\n", 256), "seq", 1}), all, strings.Repeat("\n", 256) + " 1"},
+		{"too long an id", nil, source(m{"id", strings.Repeat("i", 257), "seq", 1}), all, ""},
 		{"id in the second place", nil, source(m{"id", 5, "id", "a", "seq", 1}), all, ""},
 		{"seq in the second place", nil, source(m{"id", "a", "seq", nil, "seq", 1}), all, ""},
 		{"repeated, the first counts", nil, source(m{"id", "a", "id", "b", "seq", 1, "seq", 2}), all, "a 1"},

@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// undo reads JSON as VALUES.md says and returns the values that it stands for: nil, bool, *big.Int, float64 (NaN as
+// undo reads JSON as docs/FORMAT.md says and returns the values that it stands for: nil, bool, *big.Int, float64 (NaN as
 // nanBits), string, []byte, ext, a, or m with the repeated keys at the end.
 func undo(text []byte) any {
 	d := json.NewDecoder(bytes.NewReader(text))
