@@ -26,12 +26,14 @@ import (
 // A journal belongs to whoever holds Log.disk until it is rotated, then to the sealer.
 type journal struct {
 	path    string
-	file    *os.File   // nil once it is rotated
-	size    int64      // synced bytes
-	first   uint64     // number of its first entry
-	since   time.Time  // when its first chunk was received
-	end     chain.Head // after its last synced entry
-	crc     uint32     // CRC-32C of the synced bytes: tells a disk that changed them before they were sealed
+	file    *os.File     // nil once it is rotated
+	size    int64        // synced bytes
+	first   uint64       // number of its first entry
+	since   time.Time    // when its first chunk was received
+	end     position     // after its last synced entry
+	hashes  []chain.Hash // of its synced entries, until it is rotated
+	tree    chain.Tree   // after its last entry, from then on
+	crc     uint32       // CRC-32C of the synced bytes: tells a disk that changed them before they were sealed
 	summary chain.Summary
 	chunks  []chain.Hash // SHA-256 of the chunks in it
 }
@@ -81,6 +83,7 @@ func (j *journal) accept(f *flush) {
 	j.size += int64(len(f.lines))
 	j.crc = crc32.Update(j.crc, castagnoli, f.lines)
 	j.end = f.after
+	j.hashes = append(j.hashes, f.hashes...)
 	j.summary.Receive(f.received)
 	if f.marker != nil {
 		j.chunks = append(j.chunks, f.marker.SHA256)
@@ -134,13 +137,13 @@ func (e *tornError) Error() string {
 
 // replayJournal reads the journal at path, which must continue head, and checks all of it. The journal it returns
 // stands after the last whole chunk. A *tornError comes with a journal; with any other error the journal is damaged.
-func replayJournal(path string, head chain.Head) (*journal, error) {
+func replayJournal(path string, head position) (*journal, error) {
 	first, err := journalFirst(path)
 	if err != nil {
 		return nil, err
 	}
-	if first != head.NextSeq {
-		return nil, fmt.Errorf("%s begins at entry %d, but entry %d comes next", path, first, head.NextSeq)
+	if first != head.seq {
+		return nil, fmt.Errorf("%s begins at entry %d, but entry %d comes next", path, first, head.seq)
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -152,6 +155,7 @@ func replayJournal(path string, head chain.Head) (*journal, error) {
 	var (
 		next    = head // after the lines read so far
 		pending []chain.Facts
+		hashes  []chain.Hash // of pending
 		crc     uint32
 		offset  int64
 		chunk   *chain.Hash
@@ -178,7 +182,7 @@ func replayJournal(path string, head chain.Head) (*journal, error) {
 			damage = "the last line has no end"
 		case len(line) > 0 && line[0] == commitMark:
 			h, err := chain.ParseHash(line[1:])
-			if err != nil || h != next.Entry || len(pending) == 0 {
+			if err != nil || h != next.entry || len(pending) == 0 {
 				damage = "a commit line does not fit the entries before it"
 				break
 			}
@@ -194,16 +198,18 @@ func replayJournal(path string, head chain.Head) (*journal, error) {
 				j.chunks = append(j.chunks, *chunk)
 			}
 			j.end, j.size, j.crc = next, offset, crc
-			pending, chunk = pending[:0], nil
+			j.hashes = append(j.hashes, hashes...)
+			pending, hashes, chunk = pending[:0], hashes[:0], nil
 		default:
 			e, err := chain.ParseEntry(line)
 			switch {
 			case err != nil:
 				damage = err.Error()
-			case e.Seq != next.NextSeq || e.Prev != next.Entry:
+			case e.Seq != next.seq || e.Prev != next.entry:
 				damage = fmt.Sprintf("entry %d does not continue the entry before it", e.Seq)
 			default:
-				next.Append(chain.Sum(line))
+				next = position{next.seq + 1, chain.Sum(line)}
+				hashes = append(hashes, next.entry)
 				facts := e.Facts()
 				facts.SourceID = bytes.Clone(facts.SourceID)
 				pending = append(pending, facts)

@@ -71,8 +71,8 @@ type Log struct {
 	wake    chan struct{}      // holds one token when run has something to look at
 
 	mu         sync.Mutex
-	tip        chain.Head // after the last entry that was chained, synced or not
-	queue      []*flush   // chained, waiting to be written
+	tip        position // after the last entry that was chained, synced or not
+	queue      []*flush // chained, waiting to be written
 	closed     bool
 	failed     error // why nothing can be taken any more, until the log is opened again
 	delivered  map[chain.Hash]struct{}
@@ -81,10 +81,11 @@ type Log struct {
 	activeFrom time.Time
 
 	disk    sync.Mutex // held while writing, syncing and rotating; taken before mu
-	durable chain.Head // after the last synced entry
+	durable position   // after the last synced entry
 	active  *journal   // nil until there is something to write
 	seen    sources
 	rotated []*journal // oldest first
+	tree    chain.Tree // after the last rotated one
 
 	// Of run alone:
 	compressor    chain.Compressor
@@ -95,6 +96,12 @@ type Log struct {
 	bucketChecked bool
 }
 
+// position is a place between two entries of the chain.
+type position struct {
+	seq   uint64     // of the entry after it
+	entry chain.Hash // of the entry before it
+}
+
 // flush is one chunk on its way to the disk.
 type flush struct {
 	batch    record.Batch
@@ -102,9 +109,10 @@ type flush struct {
 	lines    []byte // what goes into the journal
 	marker   *chain.ChunkMarker
 	received time.Time
-	after    chain.Head // after its last entry
-	counts   Stats      // what it adds to the log's
-	done     bool       // under disk
+	hashes   []chain.Hash // of its entries
+	after    position     // after its last entry
+	counts   Stats        // what it adds to the log's
+	done     bool         // under disk
 	err      error
 }
 
@@ -171,18 +179,19 @@ func (l *Log) enqueue(f *flush, tag []byte) (again bool, err error) {
 	}
 	f.received = l.now().Round(0) // without the monotonic clock: it goes into lines
 	f.middle = chain.AppendMiddle(f.middle[:0], f.received, tag)
-	f.lines = f.lines[:0]
+	f.lines, f.hashes = f.lines[:0], f.hashes[:0]
 	marker, from := f.marker, 0
 	for i := range f.batch.Entries {
 		end := f.batch.Entries[i].End
 		start := len(f.lines)
-		f.lines = chain.AppendEntry(f.lines, l.tip.NextSeq, l.tip.Entry, f.middle, marker, f.batch.Bodies[from:end])
-		l.tip.Append(sha256.Sum256(f.lines[start:]))
+		f.lines = chain.AppendEntry(f.lines, l.tip.seq, l.tip.entry, f.middle, marker, f.batch.Bodies[from:end])
+		l.tip = position{l.tip.seq + 1, sha256.Sum256(f.lines[start:])}
+		f.hashes = append(f.hashes, l.tip.entry)
 		f.lines = append(f.lines, '\n')
 		marker, from = nil, end
 	}
 	f.lines = append(f.lines, commitMark)
-	f.lines = l.tip.Entry.AppendHex(f.lines)
+	f.lines = l.tip.entry.AppendHex(f.lines)
 	f.lines = append(f.lines, '\n')
 	f.after = l.tip
 	f.done, f.err = false, nil
@@ -267,7 +276,7 @@ func (l *Log) write(batch []*flush) (synced int, err error) {
 			}
 		}
 		if l.active == nil {
-			if l.active, err = createJournal(l.dir, f.after.NextSeq-uint64(len(f.batch.Entries)), f.received); err != nil {
+			if l.active, err = createJournal(l.dir, f.after.seq-uint64(len(f.batch.Entries)), f.received); err != nil {
 				return synced, err
 			}
 		}
@@ -310,12 +319,22 @@ func (l *Log) rotate() {
 	if err := l.active.close(); err != nil {
 		l.opts.Logger.Warn("closing a journal, after it was synced: " + err.Error())
 	}
+	l.grow(l.active)
 	l.rotated = append(l.rotated, l.active)
 	l.active = nil
 	l.mu.Lock()
 	l.activeFrom = time.Time{}
 	l.mu.Unlock()
 	l.poke()
+}
+
+// grow takes the entries of the journal, the next to be sealed after those that are rotated, into the tree. It is done once for
+// a whole journal, off the path of most chunks, and before it has to wait for the bucket, with its hashes in memory.
+func (l *Log) grow(j *journal) {
+	for _, h := range j.hashes {
+		l.tree.Append(h)
+	}
+	j.tree, j.hashes = l.tree, nil
 }
 
 // poke has run look at what there is to do.
@@ -346,7 +365,7 @@ func (l *Log) Close(ctx context.Context) error {
 	l.disk.Lock()
 	defer l.disk.Unlock()
 	var err error
-	if left := l.durable.NextSeq - l.committed.NextSeq; left > 0 {
+	if left := l.durable.seq - l.committed.NextSeq; left > 0 {
 		err = fmt.Errorf("%d entries are not in the bucket yet; they stay in %s and go there after the next start", left, l.dir)
 	}
 	if l.active != nil {

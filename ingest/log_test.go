@@ -587,7 +587,7 @@ func TestJournalFactsMatch(t *testing.T) {
 	l.disk.Unlock()
 	crash(l)
 	journals, _ := listJournals(l.dir)
-	j, err := replayJournal(journals[0], l.committed)
+	j, err := replayJournal(journals[0], position{0, l.committed.Entry})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -650,7 +650,7 @@ func FuzzReplayJournal(f *testing.F) {
 		for i := range 3 {
 			mustAppend(t, l, testChunk(i, 2, 10))
 		}
-		head := l.committed
+		head := position{0, l.committed.Entry}
 		crash(l)
 		journals, _ := listJournals(l.dir)
 		good, err := os.ReadFile(journals[0])

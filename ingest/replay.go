@@ -12,7 +12,8 @@ import (
 
 // replay reads the journals that an earlier writer left. They are sealed as they are; new chunks go into a new one.
 func (l *Log) replay(paths []string) error {
-	head := l.committed
+	head := position{l.committed.NextSeq, l.committed.Entry}
+	l.tree = l.committed.Tree
 	for i, path := range paths {
 		first, err := journalFirst(path)
 		if err != nil {
@@ -49,6 +50,7 @@ func (l *Log) replay(paths []string) error {
 		if p := l.pending; p != nil && p.Journal == filepath.Base(path) {
 			p.journalSize, p.chunks = j.size, j.chunks
 		}
+		l.grow(j)
 		l.rotated = append(l.rotated, j)
 		l.stored += j.size
 		head = j.end
@@ -59,8 +61,8 @@ func (l *Log) replay(paths []string) error {
 		}
 	}
 	l.tip, l.durable = head, head
-	l.stats.HeadSeq = head.NextSeq
-	if n := head.NextSeq - l.committed.NextSeq; n > 0 {
+	l.stats.HeadSeq = head.seq
+	if n := head.seq - l.committed.NextSeq; n > 0 {
 		l.opts.Logger.Info(fmt.Sprintf("recovered %d entries that were not in the bucket yet", n))
 	}
 	return nil

@@ -171,7 +171,9 @@ func (l *Log) seal(j *journal, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return l.prepare(chain.KindSegment, &j.end, now, func(p *pending) {
+	end := l.committed
+	end.NextSeq, end.Entry, end.Tree = j.end.seq, j.end.entry, j.tree
+	return l.prepare(chain.KindSegment, &end, now, func(p *pending) {
 		segment.Key = chain.SegmentName(p.Draft.N, now)
 		p.Draft.Segment = &segment
 		counts := j.summary.Counts()

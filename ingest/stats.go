@@ -70,7 +70,7 @@ func (l *Log) count(f *flush) {
 	s.Incomplete += c.Incomplete
 	s.Redeliveries += c.Redeliveries
 	s.Quarantined += c.Quarantined
-	s.HeadSeq = f.after.NextSeq
+	s.HeadSeq = f.after.seq
 }
 
 // maxSources bounds how many sources are remembered for telling redeliveries.
