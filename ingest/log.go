@@ -371,5 +371,5 @@ func (l *Log) Close(ctx context.Context) error {
 	if l.active != nil {
 		err = errors.Join(err, l.active.close())
 	}
-	return errors.Join(err, l.lock.Close())
+	return errors.Join(err, l.unlockDir())
 }

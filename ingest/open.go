@@ -62,7 +62,7 @@ func open(ctx context.Context, cfg Config, opts Options, bucket storage.Bucket) 
 	}
 	defer func() {
 		if err != nil {
-			l.lock.Close()
+			l.unlockDir() // the error that counts is there already
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
@@ -146,6 +146,12 @@ func (l *Log) lockDir() error {
 		}
 	}
 	return nil
+}
+
+// unlockDir ends what lockDir began. Closing the file is not enough: a process that is just being forked, as Fluent Bit's
+// exec input does, has a copy of it and so the lock until it execs.
+func (l *Log) unlockDir() error {
+	return errors.Join(unix.Flock(int(l.lock.Fd()), unix.LOCK_UN), l.lock.Close())
 }
 
 // recover finds where the chain stands. lost is not empty if local state of the chain is gone: the detail of the entry

@@ -39,7 +39,7 @@ type FindResult struct {
 	// Problems names manifests and segments that could not be searched, or are not what they should be: the record may be
 	// in there.
 	Problems []string `json:"problems"`
-	Searched uint64   `json:"searched"` // entries
+	Searched uint64   `json:"searched"` // entries, in segments that verified
 }
 
 // Find reads all segments for the records whose request_id, or the OpenTelemetry name for it, is id.
@@ -86,7 +86,9 @@ func (l *Log) Find(ctx context.Context, id string, progress Progress) (*FindResu
 		mu.Lock()
 		defer mu.Unlock()
 		result.Matches = append(result.Matches, matches...)
-		result.Searched += m.NextSeq - m.FirstSeq
+		if err == nil {
+			result.Searched += m.NextSeq - m.FirstSeq
+		}
 		if done += m.Segment.Size; progress != nil {
 			progress(done, total)
 		}

@@ -34,7 +34,7 @@ func (l *Log) list(ctx context.Context, prefix string) ([]stored, error) {
 	var all []stored
 	for info, err := range l.Bucket.List(ctx, prefix, "") {
 		if err != nil {
-			return nil, fmt.Errorf("listing %s in %s: %w", prefix, l.Bucket, err)
+			return nil, fmt.Errorf("reading %s: %w", l.Bucket, err)
 		}
 		if n := len(all); n == 0 || all[n-1].key != info.Key {
 			all = append(all, stored{key: info.Key})
@@ -114,7 +114,7 @@ func (l *Log) manifests(ctx context.Context) (all []*manifest, strangers []store
 		}
 	}
 	if len(all) == 0 {
-		return nil, strangers, fmt.Errorf("no chain %q in %s: %w", l.Layout.Chain, l.Bucket, ErrNoChain)
+		return nil, strangers, fmt.Errorf("%w: %q in %s", ErrNoChain, l.Layout.Chain, l.Bucket)
 	}
 	forEach(all, parallel, func(m *manifest) {
 		version, ok := m.stored.oldest()
@@ -130,7 +130,7 @@ func (l *Log) manifests(ctx context.Context) (all []*manifest, strangers []store
 }
 
 // ErrNoChain says that the bucket has nothing of the chain.
-var ErrNoChain = errors.New("there is no such chain")
+var ErrNoChain = errors.New("no such chain")
 
 // forEach calls f for each item, n at a time, and returns when all calls have.
 func forEach[T any](items []T, n int, f func(T)) {

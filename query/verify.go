@@ -118,10 +118,11 @@ func (v *verification) walk(manifests []*manifest) []*chain.Manifest {
 		head  chain.Head
 		good  []*chain.Manifest
 		known bool // head stands where the manifest before this one left it
+		other int  // manifests that another key has signed, or none
 	)
 	if first := manifests[0].n; first > 0 {
 		v.find(Finding{Severity: Tampered, Code: "manifests-missing", Manifest: 0,
-			Text: fmt.Sprintf("manifests 0 to %d are not there: the chain cannot be followed from its beginning", first-1)})
+			Text: notThere(0, first-1) + ": the chain cannot be followed from its beginning"})
 	} else {
 		known = true
 	}
@@ -129,7 +130,7 @@ func (v *verification) walk(manifests []*manifest) []*chain.Manifest {
 	for _, m := range manifests {
 		if m.n != expect {
 			v.find(Finding{Severity: Tampered, Code: "manifests-missing", Manifest: expect,
-				Text: fmt.Sprintf("manifests %d to %d are not there: someone removed them, or the store lost them", expect, m.n-1)})
+				Text: notThere(expect, m.n-1) + ": someone took it away, or the store lost it"})
 			known = false
 		}
 		expect = m.n + 1
@@ -149,6 +150,9 @@ func (v *verification) walk(manifests []*manifest) []*chain.Manifest {
 			f.Severity, f.Code, f.Text = Tampered, "manifest-forged", fmt.Sprintf("manifest %d is not what the holder of the key wrote: %v", m.n, err)
 			v.find(f)
 			known = false
+			if errors.Is(err, chain.ErrSignature) {
+				other++
+			}
 			continue
 		}
 		v.report.Manifests++
@@ -175,12 +179,35 @@ func (v *verification) walk(manifests []*manifest) []*chain.Manifest {
 		good = append(good, parsed)
 		v.report.LastSealed = parsed.SealedAt.Time
 	}
+	if other == len(manifests) {
+		v.otherKey(manifests)
+	}
 	if known && head.NextN > 0 {
 		entry, root := head.Entry, head.Tree.Root()
 		v.report.Head, v.report.Root = &entry, &root
 		v.report.Checkpoint = good[len(good)-1].Checkpoint
 	}
 	return good
+}
+
+// notThere says that the manifests from first to last are missing.
+func notThere(first, last uint64) string {
+	if first == last {
+		return fmt.Sprintf("manifest %d is not there", first)
+	}
+	return fmt.Sprintf("manifests %d to %d are not there", first, last)
+}
+
+// otherKey puts one finding in the place of those of all manifests, of which none is signed by the trusted key.
+func (v *verification) otherKey(manifests []*manifest) {
+	v.report.Findings = slices.DeleteFunc(v.report.Findings, func(f Finding) bool { return f.Code == "manifest-forged" })
+	text := fmt.Sprintf("none of the %d manifests is signed by the trusted key: it is the key of another log, or somebody else wrote all of this", len(manifests))
+	if m, err := chain.PeekManifest(manifests[0].data); err == nil && m.Genesis != nil {
+		if named, err := chain.ParsePublicKey([]byte(m.Genesis.ManifestKey)); err == nil {
+			text += fmt.Sprintf("; the genesis names the key %s", named.Fingerprint())
+		}
+	}
+	v.find(Finding{Severity: Tampered, Code: "other-key", Text: text})
 }
 
 // advance moves head past m, and sees to it that a genesis is of the trusted key and the chain that was asked for.
@@ -262,6 +289,9 @@ func (v *verification) checkLock(f Finding, info storage.Info, m *chain.Manifest
 
 // checkSegments reads all segments, several at a time.
 func (v *verification) checkSegments(ctx context.Context, manifests []*chain.Manifest, objects []stored) {
+	if len(manifests) == 0 {
+		return // nobody can say what belongs there
+	}
 	byKey := make(map[string]stored, len(objects))
 	for _, o := range objects {
 		byKey[o.key] = o

@@ -46,8 +46,8 @@ func (m *memory) Open(_ context.Context, key, id string, _, _ int64) (io.ReadClo
 	return nil, storage.Info{}, storage.ErrNotFound
 }
 
-func (m *memory) Stat(_ context.Context, key, id string) (storage.Info, error) {
-	_, info, err := m.Open(nil, key, id, 0, -1)
+func (m *memory) Stat(ctx context.Context, key, id string) (storage.Info, error) {
+	_, info, err := m.Open(ctx, key, id, 0, -1)
 	return info, err
 }
 
@@ -180,7 +180,7 @@ func TestVerifyWithAnotherKey(t *testing.T) {
 	key, _ := chain.ParseSigningKey(text)
 	l.Key = key.Public()
 	r, err := l.Verify(context.Background(), now, nil)
-	if err != nil || r.Verdict != "tampered" || r.Counts.Entries != 0 {
+	if err != nil || r.Verdict != "tampered" || r.Counts.Entries != 0 || len(r.Findings) != 1 || r.Findings[0].Code != "other-key" {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -64,7 +64,7 @@ func initialise(cmd *cobra.Command, s section) error {
 	}
 	// The settings must be those that the plugin would take.
 	if _, err := ingest.ParseConfig(func(key string) string { return s[key] }); err != nil {
-		return err
+		return hint(err, "each key is a flag, signing_key is --signing-key; or take them from a Fluent Bit configuration with -c")
 	}
 	cfg, err := s.storage()
 	if err != nil {
@@ -85,7 +85,7 @@ func initialise(cmd *cobra.Command, s section) error {
 		err = bucket.Check(cmd.Context())
 	}
 	if errors.Is(err, storage.ErrNoObjectLock) || errors.Is(err, storage.ErrNoVersioning) {
-		fmt.Fprintf(out, "%s is not fit for a log: %v\n", bucket, err)
+		fmt.Fprintf(out, "not fit for a log: %v\n", err)
 		return verdict(exitNo)
 	}
 	if err != nil {

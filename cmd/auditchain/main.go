@@ -67,7 +67,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 // oneLine keeps an error, which may be several joined ones, on one line.
-func oneLine(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ") }
+func oneLine(s string) string {
+	var parts []string
+	for line := range strings.Lines(s) {
+		if line = strings.TrimSpace(line); line != "" {
+			parts = append(parts, line)
+		}
+	}
+	return strings.Join(parts, "; ")
+}
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
@@ -82,6 +90,9 @@ Exit codes: 0 yes; 1 a definite no (tampered, not found); 2 could not tell.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return hint(err, "`%s --help` lists the flags", cmd.CommandPath())
+	})
 	root.AddCommand(newKeygen(), newInit(), newVerify(), newShow(), newVersion())
 	return root
 }

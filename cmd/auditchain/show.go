@@ -23,7 +23,12 @@ Every segment is read, and checked against its signed manifest while it is. Whet
 the genesis on is what "auditchain verify" tells.
 
 Exit code 0: found. 1: not in the log. 2: not found, but not everything could be searched.`,
-		Args: cobra.ExactArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return hint(fmt.Errorf("show wants one request id, not %d", len(args)), "%s", cmd.UseLine())
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sections, err := target.sections()
 			if err != nil {
@@ -79,7 +84,10 @@ func printMatches(cmd *cobra.Command, log *query.Log, id string, result *query.F
 		p.line("  entry hash  %s", m.EntryHash)
 		p.line("  follows     %s", m.Prev)
 		p.line("  segment     %s", m.Segment)
-		p.line("  version     %s, %s", m.VersionID, m.Locked)
+		if m.VersionID != "" {
+			p.line("  version     %s", m.VersionID)
+		}
+		p.line("  lock        %s", m.Locked)
 		p.line("  manifest    %d, sealed %s, signed by %s", m.Manifest, m.SealedAt.Format(time.RFC3339), log.Key.Fingerprint())
 		p.line("  tree        size %d, root %s", m.TreeSize, m.Root)
 		var pretty bytes.Buffer

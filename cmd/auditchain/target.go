@@ -143,14 +143,14 @@ func (t *targetFlags) trusted(s section) (chain.PublicKey, error) {
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return chain.PublicKey{}, err
+		return chain.PublicKey{}, fmt.Errorf("reading the trusted key: %w", err)
 	}
 	if signing, err := chain.ParseSigningKey(text); err == nil {
 		return signing.Public(), nil
 	}
 	key, err := chain.ParsePublicKey(text)
 	if err != nil {
-		return chain.PublicKey{}, fmt.Errorf("%s: %w", path, err)
+		return chain.PublicKey{}, fmt.Errorf("reading the trusted key: %s: %w", path, err)
 	}
 	return key, nil
 }

@@ -96,7 +96,11 @@ func printReport(w io.Writer, r *query.Report) error {
 	}
 	p.line("  in         %s", r.Bucket)
 	p.line("  key        %s", r.Key)
-	p.line("  manifests  %d, all signed by the key; the last one sealed %s", r.Manifests, r.LastSealed.Format(time.RFC3339))
+	if r.Manifests == 0 {
+		p.line("  manifests  none signed by the key")
+	} else {
+		p.line("  manifests  %d signed by the key; the last one sealed %s", r.Manifests, r.LastSealed.Format(time.RFC3339))
+	}
 	p.line("  segments   %d, %s (%s of entries)", r.Segments, bytesText(r.Bytes), bytesText(r.RawBytes))
 	p.line("  entries    %d proven: %d records (%d complete, %d incomplete), %d others", r.Counts.Entries, r.Counts.Records, r.Counts.Complete, r.Counts.Incomplete, r.Counts.Events)
 	for f := range chain.Field(chain.FieldCount) {
