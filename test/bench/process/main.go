@@ -122,9 +122,38 @@ func (b *bench) auditchain(bucket, dir string) (fluentbit.Section, error) {
 	s := fluentbit.Section{
 		"name": "auditchain", "match": "*", "workers": "1", "retry_limit": "no_limits",
 		"chain": "audit.example.com/bench", "signing_key": key, "retention": "1d", "bucket": bucket, "endpoint": b.server.Endpoint,
-		"store_dir": filepath.Join(dir, "store"),
+		"store_dir": filepath.Join(dir, "store"), "upload_timeout": uploadTimeout,
 	}
 	return s.With("compression_level", *level), os.WriteFile(key, text, 0o600)
+}
+
+const uploadTimeout = "15s" // of both
+
+// until returns when the metrics are as they should be. Fluent Bit has moments without metrics.
+func until(ctx context.Context, process *fluentbit.Process, done func(map[string]float64) bool) error {
+	for {
+		metrics, err := process.Metrics(ctx)
+		if err == nil && done(metrics) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w\n%s", errors.Join(ctx.Err(), err), process.Log())
+		case <-process.Done():
+			return fmt.Errorf("fluent-bit ended\n%s", process.Log())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// sum adds up the metrics whose names begin with prefix.
+func sum(metrics map[string]float64, prefix string) (total float64) {
+	for name, value := range metrics {
+		if strings.HasPrefix(name, prefix) {
+			total += value
+		}
+	}
+	return total
 }
 
 // outS3 is set up as near to it as it can be: objects of the same size, each by one PUT.
@@ -132,7 +161,7 @@ func (b *bench) outS3(bucket, dir string) (fluentbit.Section, error) {
 	return fluentbit.Section{
 		"name": "s3", "match": "*", "workers": "1", "retry_limit": "no_limits", "bucket": bucket, "endpoint": b.server.Endpoint,
 		"region": b.server.Region, "store_dir": filepath.Join(dir, "store"), "compression": "zstd", "use_put_object": "on",
-		"total_file_size": "64M", "upload_timeout": "60s", "s3_key_format": "/logs/%Y/%m/%d/$UUID.zst",
+		"total_file_size": "64M", "upload_timeout": uploadTimeout, "s3_key_format": "/logs/%Y/%m/%d/$UUID.zst",
 	}, nil
 }
 
@@ -194,23 +223,16 @@ func (b *bench) once(name string, configure func(bucket, dir string) (fluentbit.
 		records += n
 		sent += len(events)
 	}
-	for { // until the output has taken all of it
-		metrics, err := process.Metrics(ctx)
-		if err != nil {
-			return r, err
-		}
-		taken := 0.0
-		for name, value := range metrics {
-			if strings.HasPrefix(name, "fluentbit_output_proc_records_total{") {
-				taken += value
-			}
-		}
-		if taken >= float64(records) {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
+	if err := until(ctx, process, func(m map[string]float64) bool {
+		return sum(m, "fluentbit_output_proc_records_total{") >= float64(records)
+	}); err != nil {
+		return r, err
 	}
 	r.seconds = time.Since(start).Seconds()
+	// What is sealed by its age is waited for: a slow compression would not be done by the end of the grace period.
+	if err := until(ctx, process, func(m map[string]float64) bool { return sum(m, "fluentbit_auditchain_journal_bytes{") == 0 }); err != nil {
+		return r, err
+	}
 	if _, err := process.Stop(ctx); err != nil {
 		return r, err
 	}
