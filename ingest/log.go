@@ -77,8 +77,9 @@ type Log struct {
 	failed     error // why nothing can be taken any more, until the log is opened again
 	delivered  map[chain.Hash]struct{}
 	stats      Stats
-	stored     int64 // bytes in the store directory that the bucket has not taken yet
-	activeFrom time.Time
+	stored     int64       // bytes in the store directory that the bucket has not taken yet
+	activeFrom time.Time   // when the active journal's first chunk was received; zero: there is none
+	sealFrom   []time.Time // the same of the rotated ones, oldest first
 
 	disk    sync.Mutex // held while writing, syncing and rotating; taken before mu
 	durable position   // after the last synced entry
@@ -320,9 +321,11 @@ func (l *Log) rotate() {
 		l.opts.Logger.Warn("closing a journal, after it was synced: " + err.Error())
 	}
 	l.grow(l.active)
+	since := l.active.since
 	l.rotated = append(l.rotated, l.active)
 	l.active = nil
 	l.mu.Lock()
+	l.sealFrom = append(l.sealFrom, since)
 	l.activeFrom = time.Time{}
 	l.mu.Unlock()
 	l.poke()

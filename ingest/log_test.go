@@ -470,6 +470,9 @@ func TestBucketAwayAndStoreDirFull(t *testing.T) {
 	if n < 10 {
 		t.Errorf("only %d records were taken", n)
 	}
+	if first := l.Stats().UnsealedAge; first <= 0 {
+		t.Errorf("stats %+v", l.Stats())
+	}
 	crash(l)
 	// The bucket comes back.
 	r.bucket = r.plainBucket()

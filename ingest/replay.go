@@ -52,6 +52,7 @@ func (l *Log) replay(paths []string) error {
 		}
 		l.grow(j)
 		l.rotated = append(l.rotated, j)
+		l.sealFrom = append(l.sealFrom, j.since)
 		l.stored += j.size
 		head = j.end
 	}

@@ -355,6 +355,9 @@ func (l *Log) tidy(p *pending) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stored -= p.journalSize
+	if p.Journal != "" {
+		l.sealFrom = l.sealFrom[1:]
+	}
 	switch p.Draft.Kind {
 	case chain.KindSegment:
 		l.stats.Segments++

@@ -19,7 +19,7 @@ type Stats struct {
 	UploadFailures  uint64 // attempts to write to the bucket that failed
 
 	HeadSeq      uint64  // number of the next entry
-	UnsealedAge  float64 // seconds since the oldest entry that is in no segment yet was received
+	UnsealedAge  float64 // seconds since the oldest entry that is in no committed segment yet was received
 	JournalBytes int64   // in the store directory, not yet committed to the bucket
 }
 
@@ -29,8 +29,12 @@ func (l *Log) Stats() Stats {
 	defer l.mu.Unlock()
 	s := l.stats
 	s.JournalBytes = l.stored
-	if !l.activeFrom.IsZero() {
-		s.UnsealedAge = max(0, l.now().Sub(l.activeFrom).Seconds())
+	oldest := l.activeFrom
+	if len(l.sealFrom) > 0 {
+		oldest = l.sealFrom[0]
+	}
+	if !oldest.IsZero() {
+		s.UnsealedAge = max(0, l.now().Sub(oldest).Seconds())
 	}
 	return s
 }
