@@ -1,0 +1,196 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tinylib/msgp/msgp"
+
+	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/query"
+	"github.com/auditchain/auditchain/storage"
+)
+
+// rig is a log's surroundings, which outlive it: a bucket, a store directory, a key.
+type rig struct {
+	t      *testing.T
+	cfg    Config
+	bucket storage.Bucket
+	log    *testLogger
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	dir := t.TempDir()
+	text, err := chain.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(dir, "key.pem")
+	if err := os.WriteFile(key, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bucket := filepath.Join(dir, "bucket")
+	if err := os.Mkdir(bucket, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]string{
+		"chain": "audit.example.com/test", "signing_key": key, "bucket": "dir:" + bucket, "retention": "1d",
+		"store_dir": filepath.Join(dir, "store"),
+	}
+	cfg, err := ParseConfig(func(key string) string { return values[key] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.UploadTimeout = time.Hour // tests rotate by size or by closing
+	r := &rig{t: t, cfg: cfg, log: &testLogger{t: t}}
+	if r.bucket, err = storage.Open(cfg.Storage); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *rig) open() (*Log, error) {
+	return open(context.Background(), r.cfg, Options{Logger: r.log, Version: "test"}, r.bucket)
+}
+
+func (r *rig) mustOpen() *Log {
+	r.t.Helper()
+	l, err := r.open()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return l
+}
+
+func (r *rig) mustClose(l *Log) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := l.Close(ctx); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// crash ends l as if its process had died: nothing is sealed, and the lock is gone.
+func crash(l *Log) {
+	l.cancel()
+	<-l.done
+	l.lock.Close()
+}
+
+// verify walks the bucket and returns the n of every record {"n":n} in the order of the log, and the events.
+func (r *rig) verify() (numbers []int, events []string) {
+	r.t.Helper()
+	key, err := readSigningKey(r.cfg.SigningKey)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	reader := &query.Log{Bucket: r.plainBucket(), Layout: chain.Layout{Chain: r.cfg.Chain}, Key: key.Public()}
+	report, err := reader.Verify(context.Background(), time.Now(), nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if report.Verdict != "intact" {
+		r.t.Fatalf("the log is %s: %+v", report.Verdict, report.Findings)
+	}
+	for _, f := range report.Findings {
+		if f.Severity != query.Notice || f.Code == "uncommitted" {
+			r.t.Errorf("finding: %+v", f)
+		}
+	}
+	err = reader.Walk(context.Background(), func(e *chain.Entry, line []byte) error {
+		if e.Event != "" {
+			events = append(events, e.Event)
+			return nil
+		}
+		var n int
+		if _, err := fmt.Sscanf(string(e.Record), `{"n":%d`, &n); err != nil {
+			return fmt.Errorf("%s: %w", e.Record, err)
+		}
+		numbers = append(numbers, n)
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return numbers, events
+}
+
+// plainBucket is the bucket without the faults that a test puts before it.
+func (r *rig) plainBucket() storage.Bucket {
+	b, err := storage.Open(r.cfg.Storage)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return b
+}
+
+// wantNumbers fails unless got is exactly 0 to n-1, in any order of chunks but each once.
+func (r *rig) wantNumbers(got []int, n int) {
+	r.t.Helper()
+	seen := make(map[int]int)
+	for _, v := range got {
+		seen[v]++
+	}
+	for i := range n {
+		if seen[i] != 1 {
+			r.t.Errorf("record %d is in the log %d times", i, seen[i])
+		}
+	}
+	if len(got) != n {
+		r.t.Errorf("%d records in the log, want %d", len(got), n)
+	}
+}
+
+// testLogger collects messages.
+type testLogger struct {
+	t     *testing.T
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *testLogger) add(level, msg string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, level+" "+msg)
+}
+func (l *testLogger) Error(msg string) { l.add("error", msg) }
+func (l *testLogger) Warn(msg string)  { l.add("warn", msg) }
+func (l *testLogger) Info(msg string)  { l.add("info", msg) }
+func (l *testLogger) Debug(msg string) { l.add("debug", msg) }
+
+func (l *testLogger) has(part string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if strings.Contains(line, part) {
+			return true
+		}
+	}
+	return false
+}
+
+// testChunk is a chunk of records {"n":i,"pad":"..."} for i from first on.
+func testChunk(first, count, pad int) []byte {
+	var b []byte
+	for i := range count {
+		b = append(b, 0x92, 0x92, 0xd7, 0, 0x6b, 3, 0xf7, 0xf6, 0, 0, 0, byte(i), 0x80, 0x82)
+		b = msgp.AppendInt(msgp.AppendString(b, "n"), first+i)
+		b = msgp.AppendString(msgp.AppendString(b, "pad"), strings.Repeat("x", pad))
+	}
+	return b
+}
+
+func mustAppend(t *testing.T, l *Log, chunk []byte) {
+	t.Helper()
+	if err := l.Append([]byte("tag"), chunk); err != nil {
+		t.Fatal(err)
+	}
+}
