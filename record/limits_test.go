@@ -81,6 +81,9 @@ func TestVeryDeep(t *testing.T) {
 }
 
 func TestLargeRecord(t *testing.T) {
+	if racing {
+		t.Skip("without the race detector")
+	}
 	text := strings.Repeat("Zażółć gęślą jaźń\n", 30<<20/25)
 	var b Batch
 	b.Decode(event(m{"request_id", "r", "prompt", text}))
@@ -95,6 +98,9 @@ func TestLargeRecord(t *testing.T) {
 
 // A body may have exactly MaxBody bytes.
 func TestMaxBody(t *testing.T) {
+	if racing {
+		t.Skip("without the race detector")
+	}
 	frame := len(rec(`{"v":""}`))
 	var b Batch
 	for _, c := range []struct {
@@ -156,6 +162,9 @@ func checkParts(t *testing.T, got []string, reason string, want []byte) {
 }
 
 func TestQuarantineInParts(t *testing.T) {
+	if racing {
+		t.Skip("without the race detector")
+	}
 	var b Batch
 	for _, size := range []int{maxQuarantine, maxQuarantine + 1, 2*maxQuarantine + 5} {
 		chunk := bytes.Repeat([]byte{0xc1, 1, 2, 3, 4, 5, 6}, size/7+1)[:size]
@@ -165,6 +174,9 @@ func TestQuarantineInParts(t *testing.T) {
 }
 
 func TestMillionKeys(t *testing.T) {
+	if racing {
+		t.Skip("without the race detector")
+	}
 	for _, c := range []struct{ name, format string }{
 		{"ordinary", "key %d"},
 		{"equal at both ends", "a long beginning %07d and a long end"},
@@ -211,6 +223,9 @@ func TestLargeMapsInLargeMaps(t *testing.T) {
 
 // The copies of a group in its records are bounded.
 func TestLargeGroup(t *testing.T) {
+	if racing {
+		t.Skip("without the race detector")
+	}
 	head := pack(a{a{groupStart, m{"schema", "otlp"}}, m{"text", strings.Repeat("x", 10<<20)}})
 	one := pack(a{at, m{"a", 1}})
 	chunk := append(head, bytes.Repeat(one, 10000)...)
@@ -262,6 +277,9 @@ func TestLargeGroup(t *testing.T) {
 }
 
 func TestNoAllocations(t *testing.T) {
+	if racing {
+		t.Skip("without the race detector")
+	}
 	for name, cfg := range map[string]recordtest.Config{"small": {}, "text": {Text: 12000}, "world": {Text: 12000, World: true}} {
 		chunk := recordtest.New(cfg).Chunk(100)
 		var b Batch
