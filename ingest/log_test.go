@@ -72,6 +72,18 @@ func TestParallelAppendsAndRotation(t *testing.T) {
 	r.wantNumbers(numbers, workers*chunks*4)
 }
 
+// TestLongLines has lines longer than any buffer on the way, between short ones.
+func TestLongLines(t *testing.T) {
+	r := newRig(t)
+	l := r.mustOpen()
+	for i, pad := range []int{10, 700_000, 3_000_000, 10, 256 << 10} {
+		mustAppend(t, l, testChunk(2*i, 2, pad))
+	}
+	r.mustClose(l)
+	numbers, _ := r.verify()
+	r.wantNumbers(numbers, 10)
+}
+
 func TestCrashKeepsWhatWasAcknowledged(t *testing.T) {
 	r := newRig(t)
 	l := r.mustOpen()

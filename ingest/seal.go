@@ -195,28 +195,32 @@ func copyEntries(w io.Writer, j *journal) error {
 	defer f.Close()
 	crc := uint32(0)
 	r := bufio.NewReaderSize(io.LimitReader(f, j.size), 256<<10)
-	var line []byte
+	var long []byte // the begin of a line that is longer than r's buffer
 	for {
-		part, err := r.ReadSlice('\n')
-		crc = crc32.Update(crc, castagnoli, part)
-		line = append(line, part...)
+		line, err := r.ReadSlice('\n')
+		crc = crc32.Update(crc, castagnoli, line)
 		if err == bufio.ErrBufferFull {
+			long = append(long, line...)
 			continue
 		}
 		if err == io.EOF {
+			long = append(long, line...)
 			break
 		}
 		if err != nil {
 			return err
+		}
+		if len(long) > 0 {
+			line = append(long, line...)
+			long = line[:0]
 		}
 		if line[0] != commitMark {
 			if _, err := w.Write(line); err != nil {
 				return err
 			}
 		}
-		line = line[:0]
 	}
-	if crc != j.crc || len(line) > 0 {
+	if crc != j.crc || len(long) > 0 {
 		return fmt.Errorf("%s: %w", j.path, errDamaged)
 	}
 	return nil
