@@ -100,6 +100,9 @@ type Summary struct {
 	MinTime, MaxTime                         int64 // event times of the records, if there are any
 	FirstReceived, LastReceived              time.Time
 	Sources                                  map[string]*Ranges
+
+	runs int  // of all sources together
+	many bool // runs went beyond maxSourceRanges: only the ids are kept
 }
 
 // Add counts one entry, and reports whether its source and number were in this summary before.
@@ -132,7 +135,18 @@ func (s *Summary) Add(f Facts) (again bool) {
 		ranges = new(Ranges)
 		s.Sources[string(f.SourceID)] = ranges
 	}
-	return !ranges.Add(f.SourceSeq)
+	if s.many {
+		return false
+	}
+	before := len(ranges.runs)
+	again = !ranges.Add(f.SourceSeq)
+	if s.runs += len(ranges.runs) - before; s.runs > maxSourceRanges {
+		s.many = true
+		for _, r := range s.Sources {
+			r.runs = nil
+		}
+	}
+	return again
 }
 
 // Receive widens the span of the times at which the entries were received.
@@ -169,11 +183,7 @@ func (s *Summary) Counts() Counts {
 // SourceRanges returns what the summary knows of sources as a manifest says it, ascending by id. Where that would be
 // more than a manifest may say, it returns none, and how many sources there were.
 func (s *Summary) SourceRanges() (all []Source, omitted uint64) {
-	ranges := 0
-	for _, r := range s.Sources {
-		ranges += len(r.Runs())
-	}
-	if ranges > maxSourceRanges {
+	if s.many {
 		return nil, uint64(len(s.Sources))
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.Sources)) {

@@ -61,6 +61,11 @@ func SegmentName(n uint64, sealed time.Time) string {
 	return fmt.Sprintf("segments/date=%s/%012d.ndjson.zst", sealed.UTC().Format(time.DateOnly), n)
 }
 
+// SegmentNameBeside is the segment's name where other bytes lie at [SegmentName] already. The mark is 16 hex digits.
+func SegmentNameBeside(n uint64, sealed time.Time, mark string) string {
+	return strings.TrimSuffix(SegmentName(n, sealed), ".ndjson.zst") + "-" + mark + ".ndjson.zst"
+}
+
 // ParseManifestKey returns the number of the manifest at key, and whether the key is one of a manifest.
 func (l Layout) ParseManifestKey(key string) (uint64, bool) {
 	rest, ok := strings.CutPrefix(key, l.Manifests())

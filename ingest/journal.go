@@ -35,7 +35,7 @@ type journal struct {
 	tree    chain.Tree   // after its last entry, from then on
 	crc     uint32       // CRC-32C of the synced bytes: tells a disk that changed them before they were sealed
 	summary chain.Summary
-	chunks  []chain.Hash // SHA-256 of the chunks in it
+	chunks  []chain.Hash // delivery ids of the chunks in it
 }
 
 const (
@@ -86,7 +86,7 @@ func (j *journal) accept(f *flush) {
 	j.hashes = append(j.hashes, f.hashes...)
 	j.summary.Receive(f.received)
 	if f.marker != nil {
-		j.chunks = append(j.chunks, f.marker.SHA256)
+		j.chunks = append(j.chunks, f.id)
 	}
 }
 
@@ -173,18 +173,21 @@ func replayJournal(path string, head position) (*journal, error) {
 		if damage != "" {
 			// A whole chunk after the damage was perhaps acknowledged, and cannot be chained any more.
 			if whole && len(line) == 1+2*chain.HashSize && line[0] == commitMark {
-				return nil, fmt.Errorf("%s is damaged at byte %d (%s), before chunks that are whole; move it away to go on without it", path, j.size, damage)
+				return nil, damaged(path, j.size, damage)
 			}
 			continue
 		}
 		switch {
+		case !whole && !torn(line, next.entry):
+			return nil, damaged(path, j.size, "its last line is not what was being written")
 		case !whole:
 			damage = "the last line has no end"
+		case bytes.IndexByte(line, 0) >= 0:
+			damage = "it has holes" // of a write that a power cut left half done: what was synced has no zero bytes
 		case len(line) > 0 && line[0] == commitMark:
 			h, err := chain.ParseHash(line[1:])
 			if err != nil || h != next.entry || len(pending) == 0 {
-				damage = "a commit line does not fit the entries before it"
-				break
+				return nil, damaged(path, j.size, "a commit line does not fit the entries before it")
 			}
 			for _, facts := range pending {
 				if j.summary.Add(facts) {
@@ -204,9 +207,9 @@ func replayJournal(path string, head position) (*journal, error) {
 			e, err := chain.ParseEntry(line)
 			switch {
 			case err != nil:
-				damage = err.Error()
+				return nil, damaged(path, j.size, err.Error())
 			case e.Seq != next.seq || e.Prev != next.entry:
-				damage = fmt.Sprintf("entry %d does not continue the entry before it", e.Seq)
+				return nil, damaged(path, j.size, fmt.Sprintf("entry %d does not continue the entry before it", e.Seq))
 			default:
 				next = position{next.seq + 1, chain.Sum(line)}
 				hashes = append(hashes, next.entry)
@@ -214,7 +217,8 @@ func replayJournal(path string, head position) (*journal, error) {
 				facts.SourceID = bytes.Clone(facts.SourceID)
 				pending = append(pending, facts)
 				if last = e.Received; e.Chunk != nil {
-					chunk = &e.Chunk.SHA256
+					id := deliveryID(e.Chunk.SHA256, e.Tag)
+					chunk = &id
 				}
 			}
 		}
@@ -229,6 +233,20 @@ func replayJournal(path string, head position) (*journal, error) {
 		return j, &tornError{path, j.size, offset - j.size, damage}
 	}
 	return j, nil
+}
+
+// torn reports whether line, which has no newline, can be the begin of what was being written when a crash came: an
+// entry, or the commit line of the entry before it.
+func torn(line []byte, last chain.Hash) bool {
+	if len(line) > 0 && line[0] == commitMark {
+		return bytes.HasPrefix(last.AppendHex([]byte{commitMark}), bytes.TrimRight(line, "\x00"))
+	}
+	return true
+}
+
+// damaged says that a journal is not what was written to it, where its bytes may have been acknowledged.
+func damaged(path string, at int64, what string) error {
+	return fmt.Errorf("%s is damaged after byte %d (%s): restore it, or move it away to go on without what it holds", path, at, what)
 }
 
 // splitLines is a bufio.SplitFunc for lines with their newlines.

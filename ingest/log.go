@@ -109,6 +109,8 @@ type flush struct {
 	middle   []byte
 	lines    []byte // what goes into the journal
 	marker   *chain.ChunkMarker
+	id       chain.Hash // by which it would be known again
+	arrived  time.Time  // by the monotonic clock too: a clock that is set back must not delay sealing
 	received time.Time
 	hashes   []chain.Hash // of its entries
 	after    position     // after its last entry
@@ -116,6 +118,10 @@ type flush struct {
 	done     bool         // under disk
 	err      error
 }
+
+// deliveryID is what a chunk is known by when it is delivered again: its bytes, and its tag as JSON, since the same bytes
+// under another tag are other entries.
+func deliveryID(sum chain.Hash, tag []byte) chain.Hash { return chain.Sum(append(sum[:], tag...)) }
 
 // written is how many bytes of f's lines are entries: all but the commit line.
 func (f *flush) written() int { return len(f.lines) - 2*chain.HashSize - 2 }
@@ -172,13 +178,15 @@ func (l *Log) enqueue(f *flush, tag []byte) (again bool, err error) {
 		return false, ErrFull
 	}
 	if f.marker != nil {
-		if _, ok := l.delivered[f.marker.SHA256]; ok {
-			delete(l.delivered, f.marker.SHA256) // once: the same bytes may well be sent anew later
+		f.id = deliveryID(f.marker.SHA256, chain.AppendString(nil, tag))
+		if _, ok := l.delivered[f.id]; ok {
+			delete(l.delivered, f.id) // once: the same bytes may well be sent anew later
 			l.stats.DuplicateChunks++
 			return true, nil
 		}
 	}
-	f.received = l.now().Round(0) // without the monotonic clock: it goes into lines
+	f.arrived = l.now()
+	f.received = f.arrived.Round(0) // without the monotonic clock: it goes into lines
 	f.middle = chain.AppendMiddle(f.middle[:0], f.received, tag)
 	f.lines, f.hashes = f.lines[:0], f.hashes[:0]
 	marker, from := f.marker, 0
@@ -277,7 +285,7 @@ func (l *Log) write(batch []*flush) (synced int, err error) {
 			}
 		}
 		if l.active == nil {
-			if l.active, err = createJournal(l.dir, f.after.seq-uint64(len(f.batch.Entries)), f.received); err != nil {
+			if l.active, err = createJournal(l.dir, f.after.seq-uint64(len(f.batch.Entries)), f.arrived); err != nil {
 				return synced, err
 			}
 		}
@@ -340,6 +348,13 @@ func (l *Log) grow(j *journal) {
 	j.tree, j.hashes = l.tree, nil
 }
 
+// failure is why nothing can be taken any more; nil if it can.
+func (l *Log) failure() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
 // poke has run look at what there is to do.
 func (l *Log) poke() {
 	select {
@@ -368,7 +383,11 @@ func (l *Log) Close(ctx context.Context) error {
 	l.disk.Lock()
 	defer l.disk.Unlock()
 	var err error
-	if left := l.durable.seq - l.committed.NextSeq; left > 0 {
+	left := l.durable.seq - l.committed.NextSeq
+	switch failed := l.failure(); {
+	case left > 0 && errors.Is(failed, ErrForked):
+		err = fmt.Errorf("%d acknowledged entries cannot go into this chain any more, since another writer has continued it; they stay in the journals in %s (docs/OPERATIONS.md says what to do with them)", left, l.dir)
+	case left > 0:
 		err = fmt.Errorf("%d entries are not in the bucket yet; they stay in %s and go there after the next start", left, l.dir)
 	}
 	if l.active != nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/storage"
 )
 
 // Files in the chain's directory, besides the journals:
@@ -226,11 +227,18 @@ func copyEntries(w io.Writer, j *journal) error {
 	return nil
 }
 
+// maxSkew is how far this machine's clock may be from the store's: S3 refuses requests beyond it.
+const maxSkew = 15 * time.Minute
+
 // prepare makes what is to be committed next, durably. From here on it is committed with these very bytes.
 func (l *Log) prepare(kind chain.Kind, end *chain.Head, now time.Time, fill func(*pending)) error {
 	m, err := l.committed.Next(kind, end, l.key)
 	if err != nil {
 		return err
+	}
+	// A lock cannot be shortened: rather wait than promise years too many by a clock that is wrong.
+	if skew, known := l.bucket.ClockSkew(); known && skew.Abs() > maxSkew {
+		return fmt.Errorf("%w: the store's is %s from this machine's", storage.ErrClockSkew, skew.Round(time.Second))
 	}
 	m.SealedAt = chain.Time{Time: now.UTC()}
 	m.Writer = l.hidden
@@ -248,12 +256,16 @@ func (l *Log) prepare(kind chain.Kind, end *chain.Head, now time.Time, fill func
 	if fill != nil {
 		fill(p)
 	}
-	err = writeDurably(filepath.Join(l.dir, pendingFile), func(w io.Writer) error { return json.NewEncoder(w).Encode(p) })
-	if err != nil {
+	if err := l.savePending(p); err != nil {
 		return err
 	}
 	l.pending = p
 	return nil
+}
+
+// savePending makes durable what is being committed.
+func (l *Log) savePending(p *pending) error {
+	return writeDurably(filepath.Join(l.dir, pendingFile), func(w io.Writer) error { return json.NewEncoder(w).Encode(p) })
 }
 
 // finish takes what is pending into the bucket and cleans up after it. It may be called again after any error, and in
@@ -303,13 +315,16 @@ func (l *Log) store(ctx context.Context, p *pending) (*committed, error) {
 
 // storeSegment uploads the segment, if there is one, and signs the manifest into the file path.
 func (l *Log) storeSegment(ctx context.Context, p *pending, path string) ([]byte, error) {
+	version := storage.Version("")
+	if p.Draft.Segment != nil {
+		var err error
+		if version, err = l.putSegment(ctx, p); err != nil {
+			return nil, err
+		}
+	}
 	m := p.Draft
 	if m.Segment != nil {
 		segment := *m.Segment
-		version, err := l.putSegment(ctx, p)
-		if err != nil {
-			return nil, err
-		}
 		segment.VersionID = version
 		m.Segment = &segment
 	}

@@ -77,8 +77,11 @@ func (l *Log) count(f *flush) {
 	s.HeadSeq = f.after.seq
 }
 
-// maxSources bounds how many sources are remembered for telling redeliveries.
-const maxSources = 10_000
+// Bounds of what is remembered for telling redeliveries, whatever producers send.
+const (
+	maxSources = 10_000 // sources
+	maxRuns    = 1_000  // runs of numbers of one source
+)
 
 // sources remembers which records of which sources have been taken.
 type sources struct {
@@ -88,8 +91,8 @@ type sources struct {
 // add reports whether the record is new as far as is remembered.
 func (s *sources) add(id []byte, seq uint64) bool {
 	r := s.ranges[string(id)]
-	if r == nil {
-		r = s.put(string(id))
+	if r == nil || len(r.Runs()) > maxRuns {
+		r = s.put(string(id)) // so many gaps are no numbering: forget it
 	}
 	return r.Add(seq)
 }

@@ -32,6 +32,21 @@ func (l *Log) putSegment(ctx context.Context, p *pending) (storage.Version, erro
 		// Ours, from a try whose answer was lost, or somebody else's.
 		version, err = l.findSame(ctx, key, m.Segment)
 	}
+	if errors.Is(err, errTaken) {
+		// Left there by a writer that died before its manifest, or laid there to stop us. Only manifests say who owns
+		// the chain: the segment goes to a name of its own, which the manifest will tell.
+		if _, _, there := l.oldest(ctx, m.N); there == nil {
+			return "", fmt.Errorf("%w: manifest %d is in %s already", ErrForked, m.N, l.bucket)
+		} else if !errors.Is(there, storage.ErrNotFound) {
+			return "", there
+		}
+		l.opts.Logger.Warn(fmt.Sprintf("%v; this segment goes to another key", err))
+		m.Segment.Key = chain.SegmentNameBeside(m.N, m.SealedAt.Time, newInstance())
+		if err := l.savePending(p); err != nil {
+			return "", err
+		}
+		return l.putSegment(ctx, p)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -56,8 +71,11 @@ func (l *Log) findSame(ctx context.Context, key string, segment *chain.Segment) 
 			return v.Version, nil
 		}
 	}
-	return "", fmt.Errorf("%w: %s in %s is not the segment that was sent", ErrForked, key, l.bucket)
+	return "", fmt.Errorf("%w: %s in %s", errTaken, key, l.bucket)
 }
+
+// errTaken says that there are other bytes at a segment's key.
+var errTaken = errors.New("an object that is not ours lies where a segment belongs")
 
 // putManifest creates the manifest's object: the commit. Of all writers only one can.
 func (l *Log) putManifest(ctx context.Context, m *chain.Manifest, data []byte) error {

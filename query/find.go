@@ -59,14 +59,10 @@ func (l *Log) Find(ctx context.Context, id string, progress Progress) (*FindResu
 		defer mu.Unlock()
 		result.Problems = append(result.Problems, fmt.Sprintf(format, args...))
 	}
-	for _, m := range manifests {
-		if m.err != nil {
-			problem("manifest %d: %v", m.n, m.err)
-			continue
-		}
-		parsed, _, err := chain.OpenManifest(m.data, l.Key)
+	for m := range l.fetched(ctx, manifests) {
+		parsed, err := l.trusted(m)
 		if err != nil {
-			problem("manifest %d: %v", m.n, err)
+			problem("%v", err)
 			continue
 		}
 		if parsed.Segment != nil {
@@ -159,13 +155,10 @@ func (l *Log) Walk(ctx context.Context, visit func(e *chain.Entry, line []byte) 
 	if err != nil {
 		return err
 	}
-	for _, m := range manifests {
-		if m.err != nil {
-			return fmt.Errorf("manifest %d: %w", m.n, m.err)
-		}
-		parsed, _, err := chain.OpenManifest(m.data, l.Key)
+	for m := range l.fetched(ctx, manifests) {
+		parsed, err := l.trusted(m)
 		if err != nil {
-			return fmt.Errorf("manifest %d: %w", m.n, err)
+			return err
 		}
 		if parsed.Segment == nil {
 			continue

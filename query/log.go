@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"slices"
 	"sync"
 
 	"github.com/auditchain/auditchain/chain"
@@ -99,8 +101,8 @@ func (l *Log) open(ctx context.Context, key, version string) (io.ReadCloser, sto
 // lockUnknown stands for the lock mode of an object about whose lock this user may not ask.
 const lockUnknown = "unknown"
 
-// manifests fetches all manifests, in the order of their numbers, several at a time. Objects that are none are returned
-// as strangers.
+// manifests lists all manifests in the order of their numbers; see fetched. Objects that are none are returned as
+// strangers.
 func (l *Log) manifests(ctx context.Context) (all []*manifest, strangers []stored, err error) {
 	objects, err := l.list(ctx, l.Layout.Manifests())
 	if err != nil {
@@ -116,17 +118,48 @@ func (l *Log) manifests(ctx context.Context) (all []*manifest, strangers []store
 	if len(all) == 0 {
 		return nil, strangers, fmt.Errorf("%w: %q in %s", ErrNoChain, l.Layout.Chain, l.Bucket)
 	}
-	forEach(all, parallel, func(m *manifest) {
-		version, ok := m.stored.oldest()
-		if !ok {
-			m.err = storage.ErrNotFound
-			return
+	return all, strangers, nil
+}
+
+// fetched gives the manifests one after the other with their bytes, which are let go of afterwards: however large what
+// lies among the manifests is, no more than a few are held.
+func (l *Log) fetched(ctx context.Context, all []*manifest) iter.Seq[*manifest] {
+	return func(yield func(*manifest) bool) {
+		for batch := range slices.Chunk(all, parallel) {
+			forEach(batch, parallel, func(m *manifest) {
+				version, ok := m.stored.oldest()
+				if !ok {
+					m.err = storage.ErrNotFound
+					return
+				}
+				if m.data, m.info, m.err = l.read(ctx, m.stored.key, version.Version, chain.MaxManifest); m.err != nil {
+					m.info = version
+				}
+			})
+			for _, m := range batch {
+				ok := ctx.Err() == nil && yield(m)
+				m.data = nil
+				if !ok {
+					return
+				}
+			}
 		}
-		if m.data, m.info, m.err = l.read(ctx, m.stored.key, version.Version, chain.MaxManifest); m.err != nil {
-			m.info = version
-		}
-	})
-	return all, strangers, ctx.Err()
+	}
+}
+
+// trusted returns what manifest m says, if it is signed by the trusted key and of this chain and place.
+func (l *Log) trusted(m *manifest) (*chain.Manifest, error) {
+	if m.err != nil {
+		return nil, fmt.Errorf("manifest %d: %w", m.n, m.err)
+	}
+	parsed, _, err := chain.OpenManifest(m.data, l.Key)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %d: %w", m.n, err)
+	}
+	if parsed.Chain != l.Layout.Chain || parsed.N != m.n {
+		return nil, fmt.Errorf("manifest %d says that it is number %d of chain %s", m.n, parsed.N, parsed.Chain)
+	}
+	return parsed, nil
 }
 
 // ErrNoChain says that the bucket has nothing of the chain.

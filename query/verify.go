@@ -69,6 +69,7 @@ type verification struct {
 	total    int64
 	progress Progress
 	now      time.Time
+	first    []byte    // the first manifest there is
 	shortest time.Time // earliest retain-until of what was checked
 	modes    map[string]int
 }
@@ -97,7 +98,7 @@ func (l *Log) Verify(ctx context.Context, now time.Time, progress Progress) (*Re
 	for _, s := range strangers {
 		v.find(Finding{Severity: Notice, Code: "stranger", Object: s.key, Text: "an object that is no manifest lies among the manifests"})
 	}
-	verified := v.walk(manifests)
+	verified := v.walk(ctx, manifests)
 	v.checkSegments(ctx, verified, segments)
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -113,7 +114,7 @@ func (v *verification) find(f Finding) {
 }
 
 // walk checks the manifests from the first to the last, and returns those whose signature is good.
-func (v *verification) walk(manifests []*manifest) []*chain.Manifest {
+func (v *verification) walk(ctx context.Context, manifests []*manifest) []*chain.Manifest {
 	var (
 		head  chain.Head
 		good  []*chain.Manifest
@@ -127,7 +128,10 @@ func (v *verification) walk(manifests []*manifest) []*chain.Manifest {
 		known = true
 	}
 	expect := manifests[0].n
-	for _, m := range manifests {
+	for m := range v.fetched(ctx, manifests) {
+		if m == manifests[0] {
+			v.first = m.data
+		}
 		if m.n != expect {
 			v.find(Finding{Severity: Tampered, Code: "manifests-missing", Manifest: expect,
 				Text: notThere(expect, m.n-1) + ": someone took it away, or the store lost it"})
@@ -202,7 +206,7 @@ func notThere(first, last uint64) string {
 func (v *verification) otherKey(manifests []*manifest) {
 	v.report.Findings = slices.DeleteFunc(v.report.Findings, func(f Finding) bool { return f.Code == "manifest-forged" })
 	text := fmt.Sprintf("none of the %d manifests is signed by the trusted key: it is the key of another log, or somebody else wrote all of this", len(manifests))
-	if m, err := chain.PeekManifest(manifests[0].data); err == nil && m.Genesis != nil {
+	if m, err := chain.PeekManifest(v.first); err == nil && m.Genesis != nil {
 		if named, err := chain.ParsePublicKey([]byte(m.Genesis.ManifestKey)); err == nil {
 			text += fmt.Sprintf("; the genesis names the key %s", named.Fingerprint())
 		}

@@ -217,6 +217,25 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestAnotherChainsRecords lie in this chain's place, signed by the same key: they are not this chain's.
+func TestAnotherChainsRecords(t *testing.T) {
+	l, m := vectors(t)
+	l.Layout.Chain = "audit.example.com/other"
+	for key, versions := range m.objects {
+		for _, v := range versions {
+			m.put(strings.Replace(key, "/vectors/", "/other/", 1), v.info.Version, v.data, v.info.RetainUntil)
+		}
+	}
+	result, err := l.Find(context.Background(), "req-7003", nil)
+	if err != nil || len(result.Matches) != 0 || len(result.Problems) != 4 || result.Searched != 0 {
+		t.Errorf("%+v, %v", result, err)
+	}
+	r, err := l.Verify(context.Background(), now, nil)
+	if err != nil || r.Verdict != "tampered" || r.Counts.Entries != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 func TestNoSuchChain(t *testing.T) {
 	l, m := vectors(t)
 	clear(m.objects)

@@ -71,7 +71,7 @@ func oneLine(s string) string {
 	var parts []string
 	for line := range strings.Lines(s) {
 		if line = strings.TrimSpace(line); line != "" {
-			parts = append(parts, line)
+			parts = append(parts, harmless(line))
 		}
 	}
 	return strings.Join(parts, "; ")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -91,10 +92,12 @@ func printMatches(cmd *cobra.Command, log *query.Log, id string, result *query.F
 		p.line("  manifest    %d, sealed %s, signed by %s", m.Manifest, m.SealedAt.Format(time.RFC3339), log.Key.Fingerprint())
 		p.line("  tree        size %d, root %s", m.TreeSize, m.Root)
 		var pretty bytes.Buffer
-		if err := json.Indent(&pretty, m.Line, "  ", "  "); err != nil {
+		if err := json.Indent(&pretty, m.Line, "", "  "); err != nil {
 			return fmt.Errorf("entry %d: %w", m.Seq, err)
 		}
-		p.line("  %s", pretty.String())
+		for line := range strings.Lines(pretty.String()) {
+			p.line("  %s", strings.TrimSuffix(line, "\n"))
+		}
 	}
 	if len(result.Matches) == 0 {
 		p.line("NOT FOUND %s in %d entries of %s", id, result.Searched, log.Layout.Chain)

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -141,7 +144,26 @@ type printer struct {
 }
 
 func (p *printer) line(format string, args ...any) {
+	p.print(harmless(fmt.Sprintf(format, args...)) + "\n")
+}
+
+// print prints text that may have several lines.
+func (p *printer) print(text string) {
 	if p.err == nil {
-		_, p.err = fmt.Fprintf(p.w, format+"\n", args...)
+		_, p.err = io.WriteString(p.w, text)
 	}
+}
+
+// harmless shows characters that control a terminal, or the direction of text, by their numbers: names in a bucket and
+// records are whatever someone wrote.
+func harmless(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.Is(unicode.C, r) || r == utf8.RuneError || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) {
+			fmt.Fprintf(&b, "\\u%04x", r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
