@@ -246,7 +246,7 @@ func torn(line []byte, last chain.Hash) bool {
 
 // damaged says that a journal is not what was written to it, where its bytes may have been acknowledged.
 func damaged(path string, at int64, what string) error {
-	return fmt.Errorf("%s is damaged after byte %d (%s): restore it, or move it away to go on without what it holds", path, at, what)
+	return fmt.Errorf("%s is damaged after byte %d (%s): restore it, or move the whole directory away to go on from the bucket, with an entry in the log that says so", path, at, what)
 }
 
 // splitLines is a bufio.SplitFunc for lines with their newlines.

@@ -65,7 +65,7 @@ type Log struct {
 	dir     string   // the chain's own, below the store directory
 	lock    *os.File // holds the advisory lock on dir
 	flushes sync.Pool
-	hidden  chain.Writer
+	writer  chain.Writer       // what manifests say of this program
 	cancel  context.CancelFunc // ends run, whatever it is doing
 	done    chan struct{}      // closed when run has ended
 	wake    chan struct{}      // holds one token when run has something to look at
@@ -87,13 +87,14 @@ type Log struct {
 	seen    sources
 	rotated []*journal // oldest first
 	tree    chain.Tree // after the last rotated one
+	ended   bool       // the directory may be another Log's by now
 
 	// Of run alone:
 	compressor    chain.Compressor
 	committed     chain.Head // after the last manifest in the bucket
 	lastCommit    time.Time
 	pending       *pending
-	recent        []chain.Hash // SHA-256 of the last chunks in committed journals, oldest first
+	recent        []chain.Hash // delivery ids of the last chunks in committed journals, oldest first
 	bucketChecked bool
 }
 
@@ -270,6 +271,9 @@ var errRollback = errors.New("taking back a failed write")
 
 // write writes the flushes to the journal, a new one where the active one is full, and returns how many are synced.
 func (l *Log) write(batch []*flush) (synced int, err error) {
+	if l.ended {
+		return 0, ErrClosed
+	}
 	for i, f := range batch {
 		if l.active != nil {
 			unsynced := int64(0)
@@ -383,6 +387,7 @@ func (l *Log) Close(ctx context.Context) error {
 	l.disk.Lock()
 	defer l.disk.Unlock()
 	var err error
+	l.ended = true
 	left := l.durable.seq - l.committed.NextSeq
 	switch failed := l.failure(); {
 	case left > 0 && errors.Is(failed, ErrForked):

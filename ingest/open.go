@@ -53,9 +53,9 @@ func open(ctx context.Context, cfg Config, opts Options, bucket storage.Bucket) 
 	if l.compressor, err = newCompressor(cfg.Level); err != nil {
 		return nil, fmt.Errorf("compression_level: %w", err)
 	}
-	l.hidden = chain.Writer{Version: opts.Version, Instance: newInstance()}
-	if l.hidden.Host, err = os.Hostname(); err != nil {
-		l.hidden.Host = "unknown"
+	l.writer = chain.Writer{Version: opts.Version, Instance: newInstance()}
+	if l.writer.Host, err = os.Hostname(); err != nil {
+		l.writer.Host = "unknown"
 	}
 	if err := l.lockDir(); err != nil {
 		return nil, fmt.Errorf("store_dir: %w", err)
@@ -67,18 +67,15 @@ func open(ctx context.Context, cfg Config, opts Options, bucket storage.Bucket) 
 	}()
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	lost, err := l.recover(ctx)
-	if err != nil {
+	if err := l.recover(ctx); err != nil {
 		return nil, err
 	}
 	runCtx, stop := context.WithCancel(context.Background())
 	l.cancel = stop
 	l.lastCommit = l.now()
 	go l.run(runCtx)
-	if lost != "" {
-		if err := l.appendEvent(chain.EventJournalLost, lost); err != nil {
-			return nil, errors.Join(fmt.Errorf("saying that the journal was lost: %w", err), l.Close(ctx))
-		}
+	if err := l.sayLost(); err != nil {
+		return nil, errors.Join(fmt.Errorf("saying that the journal was lost: %w", err), l.Close(ctx))
 	}
 	return l, nil
 }
@@ -154,40 +151,39 @@ func (l *Log) unlockDir() error {
 	return errors.Join(unix.Flock(int(l.lock.Fd()), unix.LOCK_UN), l.lock.Close())
 }
 
-// recover finds where the chain stands. lost is not empty if local state of the chain is gone: the detail of the entry
-// that must say so.
-func (l *Log) recover(ctx context.Context) (lost string, err error) {
+// recover finds where the chain stands.
+func (l *Log) recover(ctx context.Context) error {
 	if err := l.loadHead(); err != nil {
-		return "", err
+		return err
 	}
 	if err := l.loadPending(); err != nil {
-		return "", err
+		return err
 	}
 	journals, err := listJournals(l.dir)
 	if err != nil {
-		return "", err
+		return err
 	}
 	known := l.committed.NextN > 0
 	switch err := l.bucket.Check(ctx); {
 	case err == nil && !known:
-		if lost, err = l.begin(ctx, len(journals) > 0); err != nil {
-			return "", err
+		if err := l.begin(ctx, len(journals) > 0); err != nil {
+			return err
 		}
 		l.bucketChecked = true
 	case err == nil:
-		if lost, err = l.reconcile(ctx, len(journals) > 0); err != nil {
-			return "", err
+		if err := l.reconcile(ctx, len(journals) > 0); err != nil {
+			return err
 		}
 		l.bucketChecked = true
 	case errors.Is(err, storage.ErrUnreachable) && known:
 		l.opts.Logger.Warn(fmt.Sprintf("%v; going on with what is in %s", err, l.dir))
 	default:
-		return "", keyed(err)
+		return keyed(err)
 	}
 	if err := l.replay(journals); err != nil {
-		return "", err
+		return err
 	}
-	return lost, l.loadRecent()
+	return l.loadRecent()
 }
 
 // loadHead reads the last manifest that this store directory saw committed.
@@ -254,12 +250,7 @@ func (l *Log) loadPending() error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if p.Draft.N < l.committed.NextN {
-		// Committed; the crash came while tidying up.
-		remove := []string{path, filepath.Join(l.dir, segmentFile), filepath.Join(l.dir, manifestFile)}
-		if p.Journal != "" {
-			remove = append(remove, filepath.Join(l.dir, filepath.Base(p.Journal)))
-		}
-		return removeDurably(remove...)
+		return l.removePending(p) // committed; the crash came while tidying up
 	}
 	if p.Draft.N != l.committed.NextN {
 		return fmt.Errorf("%s is of manifest %d, but %d comes next", path, p.Draft.N, l.committed.NextN)

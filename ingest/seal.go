@@ -23,7 +23,8 @@ const (
 	pendingFile  = "pending.json"          // what is being committed, from before its first byte is uploaded
 	segmentFile  = "pending.ndjson.zst"    // its segment
 	manifestFile = "pending.sigstore.json" // its manifest, once signed
-	chunksFile   = "recent-chunks"         // SHA-256 of the last chunks committed, 32 bytes each
+	lostFile     = "journal-lost.json"     // what a journal_lost entry must say, until it is in the journal
+	chunksFile   = "recent-chunks"         // delivery ids of the last chunks committed, 32 bytes each
 	lockFile     = "lock"
 )
 
@@ -36,13 +37,7 @@ type pending struct {
 
 	journalSize int64
 	chunks      []chain.Hash
-	stored      *committed // not nil once the manifest is in the bucket
-}
-
-// committed is a manifest that is in the bucket, and where the chain stands after it.
-type committed struct {
-	manifest *chain.Manifest
-	head     chain.Head
+	stored      *chain.Head // where the chain stands after it, once it is in the bucket
 }
 
 // run seals, uploads and commits, until the log is closed and nothing is left, or ctx ends.
@@ -241,7 +236,7 @@ func (l *Log) prepare(kind chain.Kind, end *chain.Head, now time.Time, fill func
 		return fmt.Errorf("%w: the store's is %s from this machine's", storage.ErrClockSkew, skew.Round(time.Second))
 	}
 	m.SealedAt = chain.Time{Time: now.UTC()}
-	m.Writer = l.hidden
+	m.Writer = l.writer
 	m.Lock.Mode = "NONE"
 	if l.bucket.Locks() {
 		m.Lock.Mode = l.cfg.LockMode
@@ -285,8 +280,8 @@ func (l *Log) finish(ctx context.Context) error {
 	return nil
 }
 
-// store puts the pending segment and manifest into the bucket.
-func (l *Log) store(ctx context.Context, p *pending) (*committed, error) {
+// store puts the pending segment and manifest into the bucket and returns where the chain stands then.
+func (l *Log) store(ctx context.Context, p *pending) (*chain.Head, error) {
 	if err := l.checkBucket(ctx); err != nil {
 		return nil, err
 	}
@@ -310,7 +305,7 @@ func (l *Log) store(ctx context.Context, p *pending) (*committed, error) {
 	if err := l.putManifest(ctx, m, data); err != nil {
 		return nil, fmt.Errorf("committing manifest %d: %w", p.Draft.N, err)
 	}
-	return &committed{m, next}, nil
+	return &next, nil
 }
 
 // storeSegment uploads the segment, if there is one, and signs the manifest into the file path.
@@ -355,17 +350,13 @@ func (l *Log) tidy(p *pending) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) { // not there: renamed by an earlier try
 		return err
 	}
-	remove := []string{filepath.Join(l.dir, pendingFile), filepath.Join(l.dir, segmentFile)}
-	if p.Journal != "" {
-		remove = append(remove, filepath.Join(l.dir, p.Journal))
-	}
 	if err := syncDir(l.dir); err != nil {
 		return err
 	}
-	if err := removeDurably(remove...); err != nil {
+	if err := l.removePending(p); err != nil {
 		return err
 	}
-	l.committed, l.lastCommit, l.pending = p.stored.head, l.now(), nil
+	l.committed, l.lastCommit, l.pending = *p.stored, l.now(), nil
 	l.disk.Lock()
 	if p.Journal != "" {
 		l.rotated = l.rotated[1:]
@@ -384,6 +375,19 @@ func (l *Log) tidy(p *pending) error {
 		l.stats.Heartbeats++
 	}
 	return nil
+}
+
+// removePending removes the files of p, which is in the bucket. pendingFile goes last: while it is there, a start knows that
+// the journal which it names is done with.
+func (l *Log) removePending(p *pending) error {
+	remove := []string{filepath.Join(l.dir, segmentFile), filepath.Join(l.dir, manifestFile)}
+	if p.Journal != "" {
+		remove = append(remove, filepath.Join(l.dir, filepath.Base(p.Journal)))
+	}
+	if err := removeDurably(remove...); err != nil {
+		return err
+	}
+	return removeDurably(filepath.Join(l.dir, pendingFile))
 }
 
 // maxRecent is how many chunks of committed journals are remembered, to know them when they are delivered again.
