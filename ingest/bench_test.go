@@ -18,6 +18,7 @@ func BenchmarkFlushPath(b *testing.B) {
 	for _, size := range []int{500, 1500, 12000} {
 		chunk, records := benchChunk(size)
 		lines := benchLines(b, chunk)
+		var ours float64 // ns per record
 		b.Run(fmt.Sprintf("record=%d/auditchain", size), func(b *testing.B) {
 			l := benchLog()
 			f := new(flush)
@@ -26,7 +27,8 @@ func BenchmarkFlushPath(b *testing.B) {
 			for b.Loop() {
 				benchFlush(b, l, f, chunk)
 			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(records), "ns/record")
+			ours = float64(b.Elapsed().Nanoseconds()) / float64(b.N) / float64(records)
+			b.ReportMetric(ours, "ns/record")
 		})
 		b.Run(fmt.Sprintf("record=%d/floor", size), func(b *testing.B) {
 			out := new(writer)
@@ -43,7 +45,9 @@ func BenchmarkFlushPath(b *testing.B) {
 					}
 				}
 			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(records), "ns/record")
+			floor := float64(b.Elapsed().Nanoseconds()) / float64(b.N) / float64(records)
+			b.ReportMetric(floor, "ns/record")
+			b.ReportMetric(ours/floor, "auditchain/floor")
 		})
 	}
 }

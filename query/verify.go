@@ -186,6 +186,9 @@ func (v *verification) walk(ctx context.Context, manifests []*manifest) []*chain
 	if other == len(manifests) {
 		v.otherKey(manifests)
 	}
+	if head.NextN > 0 && head.CheckpointKey == "" {
+		v.report.NotChecked = append(v.report.NotChecked, "signatures of the checkpoints: the genesis, which names their key, is not there")
+	}
 	if known && head.NextN > 0 {
 		entry, root := head.Entry, head.Tree.Root()
 		v.report.Head, v.report.Root = &entry, &root

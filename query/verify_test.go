@@ -167,6 +167,9 @@ func TestVerifyFinds(t *testing.T) {
 			if !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Code == test.code && f.Object == test.object }) {
 				t.Errorf("no finding %s at %q: %+v", test.code, test.object, r.Findings)
 			}
+			if (test.name == "genesis gone") != (len(r.NotChecked) == 3) {
+				t.Errorf("not checked: %q", r.NotChecked)
+			}
 			if test.verdict == "tampered" && len(r.Findings) > 3 {
 				t.Errorf("one act of tampering makes %d findings: %+v", len(r.Findings), r.Findings)
 			}
