@@ -20,7 +20,7 @@ func (l *Log) replay(paths []string) error {
 			return err
 		}
 		if first < l.committed.NextSeq {
-			return fmt.Errorf("%s begins at entry %d, but entries up to %d are committed already: it is of another copy of %s", path, first, l.committed.NextSeq, l.dir)
+			return fmt.Errorf("%s begins at entry %d, but entries up to %d are committed already: %s is not whole; move all of it away to go on from the bucket, with an entry in the log that says so", path, first, l.committed.NextSeq, l.dir)
 		}
 		j, err := replayJournal(path, head)
 		torn, isTorn := errors.AsType[*tornError](err)
