@@ -137,3 +137,13 @@ func TestWrongClockSignsNothing(t *testing.T) {
 	numbers, _ := r.verify()
 	r.wantNumbers(numbers, 2)
 }
+
+// TestCloseRightAfterAppend: whatever the sealer is doing when the log is closed, it looks once more.
+func TestCloseRightAfterAppend(t *testing.T) {
+	r := newRig(t)
+	for n := range 60 {
+		l := r.mustOpen()
+		mustAppend(t, l, testChunk(n, 1, 1))
+		r.mustClose(l) // fails if anything is left
+	}
+}

@@ -52,6 +52,7 @@ func (l *Log) run(ctx context.Context) {
 	}()
 	failures := 0
 	for {
+		closed := l.isClosed() // before the step: only what it did not find then is not there
 		again, err := l.step(ctx)
 		if ctx.Err() != nil {
 			return
@@ -73,7 +74,7 @@ func (l *Log) run(ctx context.Context) {
 		case again:
 			failures = 0
 			continue
-		case l.isClosed():
+		case closed:
 			return
 		default:
 			failures = 0
