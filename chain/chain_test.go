@@ -78,6 +78,11 @@ func TestRanges(t *testing.T) {
 				t.Fatalf("adding %d to %d: %d known, want %d (%v)", first, last, got, known, r.runs)
 			}
 		}
+		for range 20 {
+			n := rng.Uint64N(45)
+			r.Remove(n)
+			delete(have, n)
+		}
 		total := 0
 		for i, run := range r.Runs() {
 			total += int(run.Last - run.First + 1)
@@ -339,7 +344,7 @@ func FuzzParseEntry(f *testing.F) {
 			}
 			body = append(append(append(body, `,"record":`...), e.Record...), '}')
 		}
-		if again := AppendEntry(nil, e.Seq, e.Prev, middle, e.Chunk, body); !bytes.Equal(again, line) {
+		if again := AppendEntry(nil, e.Seq, e.Prev, middle, e.Chunk, e.Redelivered, body); !bytes.Equal(again, line) {
 			t.Errorf("%q reads back as %q", line, again)
 		}
 	})

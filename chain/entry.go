@@ -25,6 +25,9 @@ type Entry struct {
 	Tag      []byte       // Fluent Bit's tag, as a JSON value
 	Chunk    *ChunkMarker // first entry of each delivered chunk only
 
+	// Redelivered: the writer had taken a record of the same source and number before, as far as it remembered.
+	Redelivered bool
+
 	Time   time.Time // the event's own time; zero if Event is set
 	Meta   []byte    // JSON object, nil if empty
 	Group  []byte    // JSON object, nil if empty
@@ -42,8 +45,8 @@ const (
 )
 
 // AppendEntry appends one entry line without its newline: seq and prev, then middle (see [AppendMiddle]), then, for
-// the first entry of a chunk, its marker, then body, which runs from `"time":` or `"event":` to the line's last brace.
-func AppendEntry(dst []byte, seq uint64, prev Hash, middle []byte, chunk *ChunkMarker, body []byte) []byte {
+// the first entry of a chunk, its marker, then, for a record that was there before, the mark that says so, then body, which runs from `"time":` or `"event":` to the line's last brace.
+func AppendEntry(dst []byte, seq uint64, prev Hash, middle []byte, chunk *ChunkMarker, redelivered bool, body []byte) []byte {
 	dst = append(dst, `{"seq":`...)
 	dst = strconv.AppendUint(dst, seq, 10)
 	dst = append(dst, `,"prev":"`...)
@@ -55,6 +58,9 @@ func AppendEntry(dst []byte, seq uint64, prev Hash, middle []byte, chunk *ChunkM
 		dst = append(dst, `","entries":`...)
 		dst = strconv.AppendUint(dst, chunk.Entries, 10)
 		dst = append(dst, `},`...)
+	}
+	if redelivered {
+		dst = append(dst, `"redelivered":true,`...)
 	}
 	return append(dst, body...)
 }
@@ -108,7 +114,8 @@ func ParseEntry(line []byte) (Entry, error) {
 		e.Chunk.Entries = p.uint()
 		p.want(`}`)
 	}
-	if p.has(`,"event":"`) {
+	e.Redelivered = p.has(`,"redelivered":true`)
+	if !e.Redelivered && p.has(`,"event":"`) {
 		e.Event = string(p.until('"'))
 		p.want(`,"detail":`)
 		e.Detail = p.object()

@@ -16,6 +16,8 @@ type Facts struct {
 	Missing   FieldSet // audit fields that the record lacks
 	SourceID  []byte   // who made the record; nil if it does not say
 	SourceSeq uint64   // the record's number at its source
+
+	Redelivered bool // the writer had taken this number of this source before
 }
 
 // Facts reads off an entry what a manifest counts. A field is there if its value is neither null nor the empty string.
@@ -25,7 +27,7 @@ func (e *Entry) Facts() Facts {
 	if e.Event != "" {
 		return Facts{Event: true}
 	}
-	f := Facts{Time: e.Time.UnixNano(), Missing: AllFields}
+	f := Facts{Time: e.Time.UnixNano(), Missing: AllFields, Redelivered: e.Redelivered}
 	note := func(key, value []byte) {
 		if set := FieldNamed(key); set != 0 && string(value) != "null" && string(value) != `""` {
 			f.Missing &^= set
@@ -89,7 +91,7 @@ type Counts struct {
 	Complete   uint64            `json:"complete"`   // records with every audit field
 	Incomplete uint64            `json:"incomplete"` // records that lack one or more
 	Missing    map[string]uint64 `json:"missing,omitempty"`
-	// Redelivered counts records whose source and number the writer had taken before, as far as it remembered.
+	// Redelivered counts records that are marked as redelivered.
 	Redelivered uint64 `json:"redelivered,omitempty"`
 }
 
@@ -105,12 +107,15 @@ type Summary struct {
 	many bool // runs went beyond maxSourceRanges: only the ids are kept
 }
 
-// Add counts one entry, and reports whether its source and number were in this summary before.
-func (s *Summary) Add(f Facts) (again bool) {
+// Add counts one entry.
+func (s *Summary) Add(f Facts) {
 	s.Entries++
 	if f.Event {
 		s.Events++
-		return false
+		return
+	}
+	if f.Redelivered {
+		s.Redelivered++
 	}
 	if s.Entries-s.Events == 1 || f.Time < s.MinTime {
 		s.MinTime = f.Time
@@ -125,7 +130,7 @@ func (s *Summary) Add(f Facts) (again bool) {
 		}
 	}
 	if f.SourceID == nil {
-		return false
+		return
 	}
 	ranges := s.Sources[string(f.SourceID)] // does not allocate
 	if ranges == nil {
@@ -136,17 +141,16 @@ func (s *Summary) Add(f Facts) (again bool) {
 		s.Sources[string(f.SourceID)] = ranges
 	}
 	if s.many {
-		return false
+		return
 	}
 	before := len(ranges.runs)
-	again = !ranges.Add(f.SourceSeq)
+	ranges.Add(f.SourceSeq)
 	if s.runs += len(ranges.runs) - before; s.runs > maxSourceRanges {
 		s.many = true
 		for _, r := range s.Sources {
 			r.runs = nil
 		}
 	}
-	return again
 }
 
 // Receive widens the span of the times at which the entries were received.

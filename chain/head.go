@@ -190,13 +190,11 @@ func headBefore(m *Manifest) (Head, error) {
 	return h, err
 }
 
-// matches compares what was counted with what the manifest says. The number of redelivered records is the writer's own
-// knowledge and cannot be counted in one segment.
+// matches compares what was counted with what the manifest says.
 func (s *Summary) matches(m *Manifest) error {
 	got, said := s.Counts(), *m.Counts
-	got.Redelivered, said.Redelivered = 0, 0
 	same := got.Entries == said.Entries && got.Records == said.Records && got.Events == said.Events &&
-		got.Complete == said.Complete && got.Incomplete == said.Incomplete && len(got.Missing) == len(said.Missing)
+		got.Complete == said.Complete && got.Incomplete == said.Incomplete && got.Redelivered == said.Redelivered && len(got.Missing) == len(said.Missing)
 	for name, n := range got.Missing {
 		same = same && said.Missing[name] == n
 	}

@@ -45,5 +45,23 @@ func (r *Ranges) AddRange(run Range) (known uint64) {
 	return known
 }
 
+// Remove takes n out of the set.
+func (r *Ranges) Remove(n uint64) {
+	for i, run := range r.runs {
+		if n < run.First || n > run.Last {
+			continue
+		}
+		var rest []Range
+		if run.First < n {
+			rest = append(rest, Range{run.First, n - 1})
+		}
+		if n < run.Last {
+			rest = append(rest, Range{n + 1, run.Last})
+		}
+		r.runs = slices.Replace(r.runs, i, i+1, rest...)
+		return
+	}
+}
+
 // Runs returns the set as ascending runs. The slice must not be changed.
 func (r *Ranges) Runs() []Range { return r.runs }

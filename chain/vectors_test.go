@@ -71,7 +71,7 @@ func vectors(t testing.TB) map[string][]byte {
 			middle := AppendMiddle(nil, received, []byte("vllm.audit"))
 			marker := &ChunkMarker{Sum([]byte(strings.Join(bodies, ""))), uint64(len(bodies))}
 			for _, body := range bodies {
-				line := AppendEntry(nil, end.NextSeq, end.Entry, middle, marker, []byte(body))
+				line := AppendEntry(nil, end.NextSeq, end.Entry, middle, marker, i > 0 && strings.Contains(body, `"seq":6999}`), []byte(body))
 				end.Append(Sum(line))
 				e, err := ParseEntry(line)
 				if err != nil {
@@ -115,6 +115,7 @@ func vectors(t testing.TB) map[string][]byte {
 		[]string{
 			`"time":"2026-11-23T07:25:02.000000000Z","meta":{"otlp":{"attributes":{"gen_ai.request.model":"llama","gen_ai.usage.input_tokens":5}}},"group":{"meta":{"schema":"otlp"},"record":{"resource":{}}},"record":{"log":"plain text","user_id":null,"status":""}}`,
 			`"event":"quarantine","detail":{"reason":"corrupt","offset":12,"size":1,"sha256":"` + Sum([]byte{0xc1}).String() + `","data":"wQ=="}}`,
+			fmt.Sprintf(complete, 3, 6999, 6999), // again
 		})
 	commit(KindHeartbeat, &head, time.Hour, func(m *Manifest) { skew := int64(-250); m.ClockSkew = &skew })
 	segment(2*time.Hour, []string{fmt.Sprintf(complete, 5, 7002, 7002), fmt.Sprintf(complete, 6, 7003, 7003)})

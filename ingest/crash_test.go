@@ -2,11 +2,9 @@ package ingest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"io"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -14,72 +12,13 @@ import (
 	"github.com/auditchain/auditchain/storage"
 )
 
-// committing runs a function when a segment's manifest has just been created.
-type committing struct {
-	storage.Bucket
-	then func()
-}
-
-func (b *committing) Create(ctx context.Context, key string, body io.ReadSeeker, opts storage.CreateOptions) (storage.Version, error) {
-	v, err := b.Bucket.Create(ctx, key, body, opts)
-	if strings.HasSuffix(key, "/manifests/000000000001.sigstore.json") {
-		b.then()
-	}
-	return v, err
-}
-
-// TestCrashAfterCommit stops the tidying up after a manifest's commit at each file that it moves or removes.
-func TestCrashAfterCommit(t *testing.T) {
-	for _, name := range []string{chunksFile, headFile, segmentFile, journalName(0), pendingFile} {
-		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			var path string
-			b := &committing{r.bucket, func() {
-				// Where a directory that is not empty lies, nothing can be removed or renamed to.
-				if err := os.Rename(path, path+".kept"); err != nil && !os.IsNotExist(err) {
-					t.Error(err)
-				}
-				if err := os.MkdirAll(filepath.Join(path, "in the way"), 0o700); err != nil {
-					t.Error(err)
-				}
-			}}
-			r.bucket = b
-			l := r.mustOpen()
-			path = filepath.Join(l.dir, name)
-			mustAppend(t, l, testChunk(0, 3, 10))
-			ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
-			defer cancel()
-			l.Close(ctx) // the error is of no interest: it is taken for a crash
-			if !r.log.has("tidying up") {
-				t.Fatalf("nothing was in the way; log: %q", r.log.lines)
-			}
-			if err := os.RemoveAll(path); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Rename(path+".kept", path); err != nil && !os.IsNotExist(err) {
-				t.Fatal(err)
-			}
-			r.bucket = b.Bucket
-			l = r.mustOpen()
-			mustAppend(t, l, testChunk(0, 3, 10)) // delivered again
-			mustAppend(t, l, testChunk(3, 3, 10))
-			r.mustClose(l)
-			numbers, events := r.verify()
-			r.wantNumbers(numbers, 6)
-			if len(events) != 0 {
-				t.Errorf("events %v", events)
-			}
-		})
-	}
-}
-
 // TestLostJournalIsSaidThoughACrashComes between taking the bucket's head and saying so.
 func TestLostJournalIsSaidThoughACrashComes(t *testing.T) {
 	r := newRig(t)
 	r.mustClose(r.mustOpen())
 	l := r.mustOpen()
 	crash(l)
-	if err := os.WriteFile(filepath.Join(l.dir, lostFile), []byte(`{"reason":"r","last_manifest":0,"known_manifests":0}`), 0o600); err != nil {
+	if err := l.save(filepath.Join(l.dir, lostFile), json.RawMessage(`{"reason":"r","last_manifest":0,"known_manifests":0}`)); err != nil {
 		t.Fatal(err)
 	}
 	r.mustClose(r.mustOpen())
@@ -102,13 +41,13 @@ func TestFlushAfterClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.mustClose(l)
-	l.disk.Lock()
+	l.writing.Lock()
 	l.writeQueue()
-	l.disk.Unlock()
+	l.writing.Unlock()
 	if !errors.Is(f.err, ErrClosed) {
 		t.Errorf("the flush ended with %v", f.err)
 	}
-	if journals, err := listJournals(l.dir); err != nil || len(journals) != 0 {
+	if journals, err := listJournals(l.fs, l.dir); err != nil || len(journals) != 0 {
 		t.Errorf("journals %v, %v", journals, err)
 	}
 }

@@ -7,58 +7,63 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/ingest/disk"
 )
 
-// journal is a file in the store directory that holds entry lines not yet committed to the bucket. After the lines of
-// each chunk stands a commit line, "#" and the entry hash of the chunk's last entry: lines without one after them were
-// never acknowledged. Sealing leaves the commit lines out.
+// journal is a file in the store directory that holds entry lines not yet committed to the bucket. Besides them it has two
+// kinds of lines, which sealing leaves out:
 //
-// A journal belongs to whoever holds Log.disk until it is rotated, then to the sealer.
+//   - Before each batch of chunks that were synced at once stands a batch mark, "=". It is written only when all before it
+//     is on the disk: what is damaged before the last of them is damage to acknowledged entries, not a write cut short.
+//   - After the lines of each chunk stands a commit line, "#" and the entry hash of the chunk's last entry: lines without one
+//     after them were never acknowledged.
+//
+// A journal belongs to whoever holds Log.writing until it is rotated, then to the sealer.
 type journal struct {
 	path    string
-	file    *os.File     // nil once it is rotated
+	file    disk.File    // nil once it is rotated
 	size    int64        // synced bytes
 	first   uint64       // number of its first entry
+	prev    chain.Hash   // that its first entry continues; only of a journal that was replayed
 	since   time.Time    // when its first chunk was received
 	end     position     // after its last synced entry
 	hashes  []chain.Hash // of its synced entries, until it is rotated
-	tree    chain.Tree   // after its last entry, from then on
+	tree    *chain.Tree  // after its last entry, from then on; nil: not known yet
 	crc     uint32       // CRC-32C of the synced bytes: tells a disk that changed them before they were sealed
 	summary chain.Summary
-	chunks  []chain.Hash // delivery ids of the chunks in it
+	chunks  []chain.Hash // delivery ids of the last chunks in it, at most maxRecent
 }
 
 const (
 	journalPrefix = "journal-"
 	journalSuffix = ".ndjson"
+	batchMark     = '='
 	commitMark    = '#'
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func journalName(first uint64) string {
-	return fmt.Sprintf("%s%020d%s", journalPrefix, first, journalSuffix)
+func journalPath(dir string, first uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("%s%020d%s", journalPrefix, first, journalSuffix))
 }
 
 // createJournal makes the file of the journal whose first entry has the given number, durably.
-func createJournal(dir string, first uint64, since time.Time) (*journal, error) {
-	path := filepath.Join(dir, journalName(first))
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
+func createJournal(fsys disk.FS, dir string, first uint64, since time.Time) (*journal, error) {
+	path := journalPath(dir, first)
+	f, err := fsys.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("creating a journal: %w", err)
 	}
-	if err := syncDir(dir); err != nil {
-		return nil, errors.Join(err, f.Close(), os.Remove(path))
+	if err := fsys.SyncDir(dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("creating a journal: %w", err), f.Close(), fsys.Remove(path))
 	}
 	return &journal{path: path, file: f, first: first, since: since}, nil
 }
@@ -69,7 +74,7 @@ var errSync = errors.New("sync failed")
 
 // sync makes what was written durable.
 func (j *journal) sync() error {
-	if err := unix.Fdatasync(int(j.file.Fd())); err != nil {
+	if err := j.file.Sync(); err != nil {
 		return fmt.Errorf("%s: %w: %w", j.path, errSync, err)
 	}
 	return nil
@@ -80,14 +85,22 @@ func (j *journal) rollback() error { return j.file.Truncate(j.size) }
 
 // accept counts a chunk's lines as synced.
 func (j *journal) accept(f *flush) {
-	j.size += int64(len(f.lines))
-	j.crc = crc32.Update(j.crc, castagnoli, f.lines)
+	j.size += int64(len(f.out))
+	j.crc = crc32.Update(j.crc, castagnoli, f.out)
 	j.end = f.after
 	j.hashes = append(j.hashes, f.hashes...)
 	j.summary.Receive(f.received)
 	if f.marker != nil {
-		j.chunks = append(j.chunks, f.id)
+		j.delivered(f.id)
 	}
+}
+
+// delivered remembers the chunk, for as long as it may be delivered again.
+func (j *journal) delivered(id chain.Hash) {
+	if len(j.chunks) >= 2*maxRecent {
+		j.chunks = append(j.chunks[:0], j.chunks[len(j.chunks)-maxRecent:]...)
+	}
+	j.chunks = append(j.chunks, id)
 }
 
 // close ends the writing to the journal.
@@ -98,18 +111,17 @@ func (j *journal) close() error {
 }
 
 // listJournals returns the paths of the journals in dir, oldest first.
-func listJournals(dir string) ([]string, error) {
-	names, err := os.ReadDir(dir)
+func listJournals(fsys disk.FS, dir string) ([]string, error) {
+	names, err := fsys.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	var paths []string
-	for _, n := range names {
-		if strings.HasPrefix(n.Name(), journalPrefix) && strings.HasSuffix(n.Name(), journalSuffix) {
-			paths = append(paths, filepath.Join(dir, n.Name()))
+	for _, name := range names { // ascending
+		if strings.HasPrefix(name, journalPrefix) && strings.HasSuffix(name, journalSuffix) {
+			paths = append(paths, filepath.Join(dir, name))
 		}
 	}
-	slices.Sort(paths)
 	return paths, nil
 }
 
@@ -117,14 +129,13 @@ func listJournals(dir string) ([]string, error) {
 func journalFirst(path string) (uint64, error) {
 	digits := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), journalPrefix), journalSuffix)
 	n, err := strconv.ParseUint(digits, 10, 64)
-	if err != nil || journalName(n) != filepath.Base(path) {
+	if err != nil || journalPath(filepath.Dir(path), n) != path {
 		return 0, fmt.Errorf("%s is not the name of a journal", path)
 	}
 	return n, nil
 }
 
-// tornError says that a journal's last bytes are not whole chunks: what a crash leaves of a write that was never
-// acknowledged.
+// tornError says that a journal's last bytes were never acknowledged: what a crash leaves of a write, or a write that failed.
 type tornError struct {
 	path       string
 	size, torn int64
@@ -132,36 +143,37 @@ type tornError struct {
 }
 
 func (e *tornError) Error() string {
-	return fmt.Sprintf("%s: %d bytes after byte %d are no whole chunk (%s)", e.path, e.torn, e.size, e.cause)
+	return fmt.Sprintf("%s: %d bytes after byte %d were never acknowledged (%s)", e.path, e.torn, e.size, e.cause)
 }
 
-// replayJournal reads the journal at path, which must continue head, and checks all of it. The journal it returns
-// stands after the last whole chunk. A *tornError comes with a journal; with any other error the journal is damaged.
-func replayJournal(path string, head position) (*journal, error) {
+// noLimit says that no journal comes after the one that is read.
+const noLimit = math.MaxUint64
+
+// replayer reads a journal that an earlier writer left, and checks all of it.
+type replayer struct {
+	j       *journal
+	next    position // after the lines read so far
+	pending []chain.Facts
+	last    time.Time   // when the last of pending was received
+	chunk   *chain.Hash // delivery id of the chunk that pending is
+	damage  string      // why nothing after j.size can be read; "": it can
+	ended   bool        // the next journal goes on from j.end: what follows here is of a write that failed
+}
+
+// replayJournal reads the journal at path, all of it. The next journal begins at entry limit. The journal it returns stands
+// after the last whole chunk. A *tornError comes with a journal; with any other error the journal is damaged.
+func replayJournal(fsys disk.FS, path string, limit uint64) (*journal, error) {
 	first, err := journalFirst(path)
 	if err != nil {
 		return nil, err
 	}
-	if first != head.seq {
-		return nil, fmt.Errorf("%s begins at entry %d, but entry %d comes next", path, first, head.seq)
-	}
-	f, err := os.Open(path)
+	f, err := fsys.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	j := &journal{path: path, first: first, end: head}
-
-	var (
-		next    = head // after the lines read so far
-		pending []chain.Facts
-		hashes  []chain.Hash // of pending
-		crc     uint32
-		offset  int64
-		chunk   *chain.Hash
-		last    time.Time
-		damage  string // why nothing after j.size can be read
-	)
+	r := replayer{j: &journal{path: path, first: first, end: position{seq: first}}, next: position{seq: first}}
+	crc, offset := uint32(0), int64(0)
 	scanner := bufio.NewScanner(f)
 	scanner.Buffer(make([]byte, 1<<20), chain.MaxLine+1)
 	scanner.Split(splitLines)
@@ -169,84 +181,124 @@ func replayJournal(path string, head position) (*journal, error) {
 		line := scanner.Bytes()
 		crc = crc32.Update(crc, castagnoli, line)
 		offset += int64(len(line))
-		line, whole := bytes.CutSuffix(line, []byte{'\n'})
-		if damage != "" {
-			// A whole chunk after the damage was perhaps acknowledged, and cannot be chained any more.
-			if whole && len(line) == 1+2*chain.HashSize && line[0] == commitMark {
-				return nil, damaged(path, j.size, damage)
-			}
-			continue
+		committed, err := r.line(line)
+		if err != nil {
+			return nil, damaged(path, r.j.size, err)
 		}
-		switch {
-		case !whole && !torn(line, next.entry):
-			return nil, damaged(path, j.size, "its last line is not what was being written")
-		case !whole:
-			damage = "the last line has no end"
-		case bytes.IndexByte(line, 0) >= 0:
-			damage = "it has holes" // of a write that a power cut left half done: what was synced has no zero bytes
-		case len(line) > 0 && line[0] == commitMark:
-			h, err := chain.ParseHash(line[1:])
-			if err != nil || h != next.entry || len(pending) == 0 {
-				return nil, damaged(path, j.size, "a commit line does not fit the entries before it")
-			}
-			for _, facts := range pending {
-				if j.summary.Add(facts) {
-					j.summary.Redelivered++
-				}
-			}
-			if j.summary.Receive(last); j.since.IsZero() {
-				j.since = last
-			}
-			if chunk != nil {
-				j.chunks = append(j.chunks, *chunk)
-			}
-			j.end, j.size, j.crc = next, offset, crc
-			j.hashes = append(j.hashes, hashes...)
-			pending, hashes, chunk = pending[:0], hashes[:0], nil
-		default:
-			e, err := chain.ParseEntry(line)
-			switch {
-			case err != nil:
-				return nil, damaged(path, j.size, err.Error())
-			case e.Seq != next.seq || e.Prev != next.entry:
-				return nil, damaged(path, j.size, fmt.Sprintf("entry %d does not continue the entry before it", e.Seq))
-			default:
-				next = position{next.seq + 1, chain.Sum(line)}
-				hashes = append(hashes, next.entry)
-				facts := e.Facts()
-				facts.SourceID = bytes.Clone(facts.SourceID)
-				pending = append(pending, facts)
-				if last = e.Received; e.Chunk != nil {
-					id := deliveryID(e.Chunk.SHA256, e.Tag)
-					chunk = &id
-				}
-			}
+		if committed {
+			r.j.size, r.j.crc = offset, crc
+			r.ended = r.j.end.seq == limit
 		}
 	}
 	if err := scanner.Err(); err != nil {
 		return nil, fmt.Errorf("%s: after byte %d: %w", path, offset, err)
 	}
-	if offset > j.size {
-		if damage == "" {
-			damage = "the last chunk has no commit line"
-		}
-		return j, &tornError{path, j.size, offset - j.size, damage}
+	if limit != noLimit && !r.ended {
+		return nil, damaged(path, r.j.size, fmt.Errorf("it ends at entry %d, the next journal begins at %d", r.j.end.seq, limit))
 	}
-	return j, nil
+	if offset > r.j.size {
+		if r.ended {
+			r.damage = "the next journal goes on before it"
+		} else if r.damage == "" {
+			r.damage = "the last chunk has no commit line"
+		}
+		return r.j, &tornError{path, r.j.size, offset - r.j.size, r.damage}
+	}
+	return r.j, nil
 }
 
-// torn reports whether line, which has no newline, can be the begin of what was being written when a crash came: an
-// entry, or the commit line of the entry before it.
-func torn(line []byte, last chain.Hash) bool {
-	if len(line) > 0 && line[0] == commitMark {
-		return bytes.HasPrefix(last.AppendHex([]byte{commitMark}), bytes.TrimRight(line, "\x00"))
+// line takes the next line, with its newline. committed says that it ended a chunk.
+func (r *replayer) line(line []byte) (committed bool, err error) {
+	line, whole := bytes.CutSuffix(line, []byte{'\n'})
+	switch {
+	case r.ended:
+		return false, nil
+	case r.damage != "":
+		// What was written after all before it was synced shows that the damage is to what was acknowledged.
+		if whole && len(line) == 1 && line[0] == batchMark {
+			return false, errors.New(r.damage)
+		}
+		return false, nil
+	case !whole:
+		if !torn(line, r.next.entry) {
+			return false, errors.New("its last line is not what was being written")
+		}
+		r.damage = "the last line has no end"
+		return false, nil
+	case bytes.IndexByte(line, 0) >= 0:
+		r.damage = "it has holes" // of a write that a power cut left half done: what was synced has no zero bytes
+		return false, nil
+	case len(line) > 0 && line[0] == commitMark:
+		return true, r.commit(line)
+	case len(line) == 1 && line[0] == batchMark:
+		if len(r.pending) > 0 {
+			return false, errors.New("a batch begins within a chunk")
+		}
+		return false, nil
 	}
-	return true
+	return false, r.entry(line)
+}
+
+func (r *replayer) commit(line []byte) error {
+	h, err := chain.ParseHash(line[1:])
+	if err != nil || h != r.next.entry || len(r.pending) == 0 {
+		return errors.New("a commit line does not fit the entries before it")
+	}
+	j := r.j
+	for _, facts := range r.pending {
+		j.summary.Add(facts)
+	}
+	if j.summary.Receive(r.last); j.since.IsZero() {
+		j.since = r.last
+	}
+	if r.chunk != nil {
+		j.delivered(*r.chunk)
+	}
+	j.end = r.next
+	r.pending, r.chunk = r.pending[:0], nil
+	return nil
+}
+
+func (r *replayer) entry(line []byte) error {
+	e, err := chain.ParseEntry(line)
+	if err != nil {
+		return err
+	}
+	if r.next.seq == r.j.first { // what it continues is compared with the journal before it, when that has been read
+		r.j.prev, r.next.entry = e.Prev, e.Prev
+	}
+	if e.Seq != r.next.seq || e.Prev != r.next.entry {
+		return fmt.Errorf("entry %d does not continue the entry before it", e.Seq)
+	}
+	r.next = position{r.next.seq + 1, chain.Sum(line)}
+	facts := e.Facts()
+	facts.SourceID = bytes.Clone(facts.SourceID)
+	r.pending = append(r.pending, facts)
+	if r.last = e.Received; e.Chunk != nil {
+		id := deliveryID(e.Chunk.SHA256, e.Tag)
+		r.chunk = &id
+	}
+	return nil
+}
+
+// torn reports whether line, which has no newline, can be the begin of what was being written when a crash came: a batch mark,
+// an entry, or the commit line of the entry before it.
+func torn(line []byte, last chain.Hash) bool {
+	line = bytes.TrimRight(line, "\x00")
+	switch {
+	case len(line) == 0:
+		return true
+	case line[0] == commitMark:
+		return bytes.HasPrefix(last.AppendHex([]byte{commitMark}), line)
+	case line[0] == batchMark:
+		return len(line) == 1
+	}
+	return line[0] == '{'
 }
 
 // damaged says that a journal is not what was written to it, where its bytes may have been acknowledged.
-func damaged(path string, at int64, what string) error {
-	return fmt.Errorf("%s is damaged after byte %d (%s): restore it, or move the whole directory away to go on from the bucket, with an entry in the log that says so", path, at, what)
+func damaged(path string, at int64, what error) error {
+	return fmt.Errorf("%s is damaged after byte %d (%w): restore it, or move the whole directory away to go on from the bucket, with an entry in the log that says so", path, at, what)
 }
 
 // splitLines is a bufio.SplitFunc for lines with their newlines.
@@ -261,15 +313,18 @@ func splitLines(data []byte, atEOF bool) (int, []byte, error) {
 }
 
 // cutTorn keeps the bytes after the journal's last whole chunk aside, in a file of their own, and cuts them off.
-func (j *journal) cutTorn() (aside string, err error) {
-	f, err := os.OpenFile(j.path, os.O_RDWR, 0)
+func (j *journal) cutTorn(fsys disk.FS, now time.Time) (aside string, err error) {
+	f, err := fsys.OpenFile(j.path, os.O_RDWR, 0)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	aside = j.path + ".torn-" + strconv.FormatInt(time.Now().UnixNano(), 10)
-	err = writeDurably(aside, func(w io.Writer) error {
-		_, err := io.Copy(w, io.NewSectionReader(f, j.size, 1<<62))
+	aside = j.path + ".torn-" + strconv.FormatInt(now.UnixNano(), 10)
+	err = disk.Write(fsys, aside, func(w io.Writer) error {
+		if _, err := io.CopyN(io.Discard, f, j.size); err != nil {
+			return err
+		}
+		_, err := io.Copy(w, f)
 		return err
 	})
 	if err != nil {

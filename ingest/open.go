@@ -4,17 +4,17 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/ingest/disk"
 	"github.com/auditchain/auditchain/storage"
 )
 
@@ -28,17 +28,19 @@ func Open(ctx context.Context, cfg Config, opts Options) (*Log, error) {
 	if err != nil {
 		return nil, err // it names the key
 	}
-	return open(ctx, cfg, opts, bucket)
+	return open(ctx, cfg, opts, bucket, disk.OS{})
 }
 
-func open(ctx context.Context, cfg Config, opts Options, bucket storage.Bucket) (_ *Log, err error) {
+func open(ctx context.Context, cfg Config, opts Options, bucket storage.Bucket, fsys disk.FS) (_ *Log, err error) {
 	l := &Log{
-		cfg: cfg, opts: opts, now: opts.Now, bucket: bucket,
+		cfg: cfg, opts: opts, now: opts.Now, bucket: bucket, fs: fsys,
 		layout: chain.Layout{Prefix: cfg.Prefix, Chain: cfg.Chain},
 		dir:    filepath.Join(cfg.StoreDir, strings.ReplaceAll(cfg.Chain, "/", "~")),
-		done:   make(chan struct{}), wake: make(chan struct{}, 1),
+		done:   make(chan struct{}), wake: make(chan struct{}, 1), arrived: make(chan struct{}, 1),
 		delivered: make(map[chain.Hash]struct{}),
 	}
+	l.written = sync.NewCond(&l.mu)
+	l.finished = make(chan *job, window)
 	if l.now == nil {
 		l.now = time.Now
 	}
@@ -46,13 +48,14 @@ func open(ctx context.Context, cfg Config, opts Options, bucket storage.Bucket) 
 	if l.key, err = readSigningKey(cfg.SigningKey); err != nil {
 		return nil, fmt.Errorf("signing_key: %w", err)
 	}
-	newCompressor := opts.Compressor
-	if newCompressor == nil {
-		newCompressor = chain.NewCompressor
+	if l.opts.Compressor == nil {
+		l.opts.Compressor = chain.NewCompressor
 	}
-	if l.compressor, err = newCompressor(cfg.Level); err != nil {
+	compressor, err := l.opts.Compressor(cfg.Level)
+	if err != nil {
 		return nil, fmt.Errorf("compression_level: %w", err)
 	}
+	l.idle = append(l.idle, compressor)
 	l.writer = chain.Writer{Version: opts.Version, Instance: newInstance()}
 	if l.writer.Host, err = os.Hostname(); err != nil {
 		l.writer.Host = "unknown"
@@ -62,19 +65,20 @@ func open(ctx context.Context, cfg Config, opts Options, bucket storage.Bucket) 
 	}
 	defer func() {
 		if err != nil {
-			l.unlockDir() // the error that counts is there already
+			l.lock.Close() // the error that counts is there already
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
 	if err := l.recover(ctx); err != nil {
 		return nil, err
 	}
+	l.reserve()
 	runCtx, stop := context.WithCancel(context.Background())
 	l.cancel = stop
 	l.lastCommit = l.now()
 	go l.run(runCtx)
 	if err := l.sayLost(); err != nil {
+		ctx, cancel := context.WithTimeout(ctx, openTimeout)
+		defer cancel()
 		return nil, errors.Join(fmt.Errorf("saying that the journal was lost: %w", err), l.Close(ctx))
 	}
 	return l, nil
@@ -82,7 +86,7 @@ func open(ctx context.Context, cfg Config, opts Options, bucket storage.Bucket) 
 
 func readSigningKey(path string) (*chain.SigningKey, error) {
 	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w; `auditchain keygen` makes one", err)
 	}
 	if err != nil {
@@ -117,100 +121,89 @@ func newInstance() string {
 }
 
 // lockDir makes the chain's directory and sees to it that this is the only writer in it.
-func (l *Log) lockDir() error {
-	if err := os.MkdirAll(l.dir, 0o700); err != nil {
+func (l *Log) lockDir() (err error) {
+	if err := l.fs.MkdirAll(l.dir); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(l.dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	l.lock, err = l.fs.Lock(filepath.Join(l.dir, lockFile))
+	if errors.Is(err, disk.ErrLocked) {
+		return fmt.Errorf("%s is in use by another writer of this chain: another output of this Fluent Bit, or another Fluent Bit", l.dir)
+	}
 	if err != nil {
 		return err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("%s is in use by another writer of this chain: another output of this Fluent Bit, or another Fluent Bit", l.dir)
-		}
-		return fmt.Errorf("locking %s: %w", f.Name(), err)
-	}
-	l.lock = f
-	leftover, err := filepath.Glob(filepath.Join(l.dir, temporaryPrefix+"*"))
-	if err != nil {
-		return err
-	}
-	for _, path := range leftover {
-		if err := os.Remove(path); err != nil {
-			return err
-		}
+	if err := disk.RemoveTemporary(l.fs, l.dir); err != nil {
+		return errors.Join(err, l.lock.Close())
 	}
 	return nil
 }
 
-// unlockDir ends what lockDir began. Closing the file is not enough: a process that is just being forked, as Fluent Bit's
-// exec input does, has a copy of it and so the lock until it execs.
-func (l *Log) unlockDir() error {
-	return errors.Join(unix.Flock(int(l.lock.Fd()), unix.LOCK_UN), l.lock.Close())
-}
-
-// recover finds where the chain stands.
+// recover finds where the chain stands: what is in the bucket, and what the journals hold after it.
 func (l *Log) recover(ctx context.Context) error {
-	if err := l.loadHead(); err != nil {
+	damage := l.loadHead()
+	if damage != nil && !errors.Is(damage, errSaved) {
+		return damage
+	}
+	if err := l.replay(); err != nil {
 		return err
 	}
-	if err := l.loadPending(); err != nil {
-		return err
-	}
-	journals, err := listJournals(l.dir)
-	if err != nil {
-		return err
-	}
+	bounded, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
 	known := l.committed.NextN > 0
-	switch err := l.bucket.Check(ctx); {
-	case err == nil && !known:
-		if err := l.begin(ctx, len(journals) > 0); err != nil {
+	switch err := l.bucket.Check(bounded); {
+	case err == nil && damage != nil:
+		l.opts.Logger.Warn(fmt.Sprintf("%v; looking for it in %s", damage, l.bucket))
+		err = l.catchUp(bounded, "the store directory's note of where the chain stands is damaged")
+		if err != nil {
 			return err
 		}
-		l.bucketChecked = true
+	case err == nil && known:
+		if err := l.reconcile(bounded); err != nil {
+			return err
+		}
 	case err == nil:
-		if err := l.reconcile(ctx, len(journals) > 0); err != nil {
+		if err := l.begin(bounded); err != nil {
 			return err
 		}
-		l.bucketChecked = true
 	case errors.Is(err, storage.ErrUnreachable) && known:
 		l.opts.Logger.Warn(fmt.Sprintf("%v; going on with what is in %s", err, l.dir))
+	case damage != nil:
+		return errors.Join(damage, keyed(err))
 	default:
 		return keyed(err)
 	}
-	if err := l.replay(journals); err != nil {
+	if err := l.link(); err != nil {
 		return err
 	}
-	return l.loadRecent()
+	if err := l.restore(); err != nil {
+		return err
+	}
+	return l.loadRecent(ctx)
 }
 
-// loadHead reads the last manifest that this store directory saw committed.
+// loadHead reads the last manifest that this store directory saw committed. The error wraps errSaved if it cannot be read as
+// one that was signed with the chain's key.
 func (l *Log) loadHead() error {
 	path := filepath.Join(l.dir, headFile)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
+	data, err := disk.ReadFile(l.fs, path, chain.MaxManifest)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if err := l.adopt(data); err != nil {
+	m, payload, err := chain.OpenManifest(data, l.key.Public())
+	if err != nil {
+		return fmt.Errorf("%s %w, or of another signing key: %w", path, errSaved, err)
+	}
+	if err := l.adopt(m, payload); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
 }
 
-// adopt takes the manifest data, of this chain and with our signature, for where the chain stands.
-func (l *Log) adopt(data []byte) error {
-	m, payload, err := chain.OpenManifest(data, l.key.Public())
-	if errors.Is(err, chain.ErrSignature) {
-		return fmt.Errorf("%w with this signing key (fingerprint %s): it is not the chain's", err, l.key.Public().Fingerprint())
-	}
-	if err != nil {
-		return err
-	}
+// adopt takes manifest m, which has our signature, for where the chain stands.
+func (l *Log) adopt(m *chain.Manifest, payload chain.Hash) error {
 	if m.Chain != l.cfg.Chain {
 		return fmt.Errorf("it is of chain %q, not %q", m.Chain, l.cfg.Chain)
 	}
@@ -219,42 +212,11 @@ func (l *Log) adopt(data []byte) error {
 		return err
 	}
 	l.committed = h
-	if err := l.setKeys(); err != nil {
-		return err
-	}
-	for _, source := range m.Sources {
-		l.seen.remember(source)
-	}
-	return nil
+	return l.setKeys()
 }
 
 func (l *Log) setKeys() (err error) {
 	l.committed.Chain, l.committed.Key = l.cfg.Chain, l.key.Public()
 	l.committed.CheckpointKey, err = l.key.CheckpointKey(l.cfg.Chain)
 	return err
-}
-
-// loadPending reads what was being committed, unless it has been.
-func (l *Log) loadPending() error {
-	path := filepath.Join(l.dir, pendingFile)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		// Nothing of a manifest was uploaded before its pendingFile was there.
-		return removeDurably(filepath.Join(l.dir, segmentFile), filepath.Join(l.dir, manifestFile))
-	}
-	if err != nil {
-		return err
-	}
-	p := new(pending)
-	if err := json.Unmarshal(data, p); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if p.Draft.N < l.committed.NextN {
-		return l.removePending(p) // committed; the crash came while tidying up
-	}
-	if p.Draft.N != l.committed.NextN {
-		return fmt.Errorf("%s is of manifest %d, but %d comes next", path, p.Draft.N, l.committed.NextN)
-	}
-	l.pending = p
-	return nil
 }

@@ -3,63 +3,104 @@ package ingest
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
 
-	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/ingest/disk"
 )
 
-// replay reads the journals that an earlier writer left. They are sealed as they are; new chunks go into a new one.
-func (l *Log) replay(paths []string) error {
-	head := position{l.committed.NextSeq, l.committed.Entry}
-	l.tree = l.committed.Tree
-	for i, path := range paths {
-		first, err := journalFirst(path)
+// replay reads the journals that an earlier writer left, several at once, and checks that each continues the one before it.
+// What was never acknowledged is cut off. They are sealed as they are; new chunks go into a new one.
+func (l *Log) replay() error {
+	paths, err := listJournals(l.fs, l.dir)
+	if err != nil {
+		return err
+	}
+	limits := make([]uint64, len(paths))
+	for i := range paths {
+		limits[i] = noLimit
+		if i+1 < len(paths) {
+			if limits[i], err = journalFirst(paths[i+1]); err != nil {
+				return err
+			}
+		}
+	}
+	journals, errs := make([]*journal, len(paths)), make([]error, len(paths))
+	var readers sync.WaitGroup
+	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
+	for i := range paths {
+		slots <- struct{}{}
+		readers.Go(func() {
+			defer func() { <-slots }()
+			defer func() {
+				if r := recover(); r != nil {
+					errs[i] = fmt.Errorf("%s: internal error: %v", paths[i], r)
+				}
+			}()
+			journals[i], errs[i] = replayJournal(l.fs, paths[i], limits[i])
+		})
+	}
+	readers.Wait()
+	for i, j := range journals {
+		err := errs[i]
+		if torn, ok := errors.AsType[*tornError](err); ok {
+			err = l.cut(j, torn)
+		}
 		if err != nil {
 			return err
 		}
-		if first < l.committed.NextSeq {
-			return fmt.Errorf("%s begins at entry %d, but entries up to %d are committed already: %s is not whole; move all of it away to go on from the bucket, with an entry in the log that says so", path, first, l.committed.NextSeq, l.dir)
-		}
-		j, err := replayJournal(path, head)
-		torn, isTorn := errors.AsType[*tornError](err)
-		if err != nil && !(isTorn && i == len(paths)-1) {
-			return err
-		}
-		if isTorn {
-			aside, err := j.cutTorn()
-			if err != nil {
-				return fmt.Errorf("cutting off the torn end of %s: %w", path, err)
-			}
-			l.opts.Logger.Warn(fmt.Sprintf("%v: never acknowledged, kept aside as %s", torn, aside))
-		}
 		if j.size == 0 {
-			if err := removeDurably(path); err != nil {
+			if err := disk.Remove(l.fs, j.path); err != nil {
 				return err
 			}
 			continue
 		}
-		sources, _ := j.summary.SourceRanges()
-		for _, source := range sources {
-			j.summary.Redelivered += l.seen.remember(source)
+		if n := len(l.rotated); n > 0 && l.rotated[n-1].end != (position{j.first, j.prev}) {
+			return fmt.Errorf("%s does not continue %s: %s is not whole; restore it, or move all of it away to go on from the bucket, with an entry in the log that says so", j.path, l.rotated[n-1].path, l.dir)
 		}
+		l.rotated = append(l.rotated, j)
+	}
+	return nil
+}
+
+// cut cuts off what was never acknowledged.
+func (l *Log) cut(j *journal, torn *tornError) error {
+	aside, err := j.cutTorn(l.fs, l.now())
+	if errors.Is(err, syscall.ENOSPC) {
+		l.reserved = true // if it is there
+		l.makeRoom()
+		aside, err = j.cutTorn(l.fs, l.now())
+	}
+	if err != nil {
+		return fmt.Errorf("cutting off the torn end of %s: %w", j.path, err)
+	}
+	l.opts.Logger.Warn(fmt.Sprintf("%v; it is kept aside as %s", torn, aside))
+	return nil
+}
+
+// link puts the journals behind the last manifest. One that is in the bucket already, whole, is done with.
+func (l *Log) link() error {
+	head := position{l.committed.NextSeq, l.committed.Entry}
+	if len(l.rotated) > 0 && l.rotated[0].end == head {
+		if err := l.dropJournals(1); err != nil {
+			return err
+		}
+	}
+	if len(l.rotated) > 0 && (position{l.rotated[0].first, l.rotated[0].prev}) != head {
+		return fmt.Errorf("%s begins at entry %d and does not continue the last manifest, after which entry %d comes: %s is not whole; restore it, or move all of it away to go on from the bucket, with an entry in the log that says so",
+			l.rotated[0].path, l.rotated[0].first, head.seq, l.dir)
+	}
+	for _, j := range l.rotated {
 		for _, h := range j.chunks {
 			l.delivered[h] = struct{}{}
 		}
-		if p := l.pending; p != nil && p.Journal == filepath.Base(path) {
-			p.journalSize, p.chunks = j.size, j.chunks
-		}
-		l.grow(j)
-		l.rotated = append(l.rotated, j)
 		l.sealFrom = append(l.sealFrom, j.since)
 		l.stored += j.size
 		head = j.end
 	}
-	if p := l.pending; p != nil && p.Journal != "" {
-		if len(l.rotated) == 0 || filepath.Base(l.rotated[0].path) != p.Journal {
-			return fmt.Errorf("%s is missing: manifest %d was being made from it", filepath.Join(l.dir, p.Journal), p.Draft.N)
-		}
+	if len(l.rotated) == 0 {
+		l.tree, l.treeKnown = l.committed.Tree, true
 	}
 	l.tip, l.durable = head, head
 	l.stats.HeadSeq = head.seq
@@ -69,20 +110,14 @@ func (l *Log) replay(paths []string) error {
 	return nil
 }
 
-// loadRecent reads which chunks were committed lately.
-func (l *Log) loadRecent() error {
-	data, err := os.ReadFile(filepath.Join(l.dir, chunksFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+// dropJournals removes the first n journals, whose entries are in the bucket.
+func (l *Log) dropJournals(n int) error {
+	for _, j := range l.rotated[:n] {
+		if err := disk.Remove(l.fs, j.path); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
-	for ; len(data) >= chain.HashSize; data = data[chain.HashSize:] {
-		h := chain.Hash(data[:chain.HashSize])
-		l.recent = append(l.recent, h)
-		l.delivered[h] = struct{}{}
-	}
+	l.rotated = l.rotated[n:]
 	return nil
 }
 
@@ -93,12 +128,4 @@ func (l *Log) appendEvent(event, detail string) error {
 	f.marker = nil
 	f.batch.SetEvent(event, detail)
 	return l.commit(f, nil)
-}
-
-// writes returns a function for writeDurably that writes data.
-func writes(data []byte) func(io.Writer) error {
-	return func(w io.Writer) error {
-		_, err := w.Write(data)
-		return err
-	}
 }

@@ -5,57 +5,70 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"path/filepath"
+	"sort"
 	"time"
 
 	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/ingest/disk"
 	"github.com/auditchain/auditchain/storage"
 )
 
 // begin looks for the chain in a bucket of which the store directory knows nothing, and makes it if it is not there.
-func (l *Log) begin(ctx context.Context, haveJournals bool) error {
+func (l *Log) begin(ctx context.Context) error {
 	if err := l.setKeys(); err != nil {
 		return err
 	}
-	if l.pending == nil {
-		last, found, err := l.findLast(ctx)
-		if err != nil {
-			return fmt.Errorf("looking for the chain in %s: %w", l.bucket, err)
-		}
-		if haveJournals {
-			return fmt.Errorf("%s has journals but no %s: it is not whole; restore it, or move the whole directory away to go on from the bucket, with an entry in the log that says so", l.dir, headFile)
-		}
-		if found {
-			return l.resume(ctx, last, "the store directory has no state of the chain")
-		}
-		if err := l.prepareGenesis(); err != nil {
+	_, found, err := l.findLast(ctx)
+	if err != nil {
+		return fmt.Errorf("looking for the chain in %s: %w", l.bucket, err)
+	}
+	first := &job{n: 0, step: compressed}
+	if err := l.restoreJob(first, nil); err != nil {
+		return err
+	}
+	switch {
+	case first.p != nil && first.p.Draft.Genesis != nil:
+		// Ours, of a start that was cut off; if it is in the bucket, that will show.
+	case found:
+		return l.catchUp(ctx, "the store directory has no state of the chain")
+	case len(l.rotated) > 0:
+		return fmt.Errorf("%s has journals, but no %s, and %s has no such chain: is this the right bucket, endpoint and prefix? if so, restore %s, or move it away to begin a new chain",
+			l.dir, headFile, l.bucket, l.dir)
+	default:
+		if err := l.draftGenesis(first); err != nil {
 			return fmt.Errorf("preparing the genesis: %w", err)
 		}
 	}
-	// A pending genesis, ours or of an earlier start.
 	l.bucketChecked = true
-	if err := l.finish(ctx); err != nil {
+	if err := l.finish(ctx, first); err != nil {
 		return err
 	}
 	l.opts.Logger.Info(fmt.Sprintf("began chain %s in %s; its key has the fingerprint %s", l.cfg.Chain, l.bucket, l.key.Public().Fingerprint()))
 	return nil
 }
 
-func (l *Log) prepareGenesis() error {
+// draftGenesis is step 2 of the chain's first manifest.
+func (l *Log) draftGenesis(job *job) error {
 	now := l.now()
-	return l.prepare(chain.KindGenesis, &l.committed, now, func(p *pending) {
-		p.Draft.Genesis = &chain.GenesisInfo{
-			Created:       chain.Time{Time: now.UTC()},
-			ManifestKey:   string(l.key.Public().PEM()),
-			CheckpointKey: l.committed.CheckpointKey,
-			Policy: chain.Policy{
-				Retention:         l.cfg.Retention.String(),
-				LockMode:          p.Draft.Lock.Mode,
-				HeartbeatInterval: int64(l.cfg.Heartbeat / time.Second),
-			},
-		}
-	})
+	p := &pending{Draft: chain.Manifest{Kind: chain.KindGenesis}}
+	if err := l.decide(&p.Draft, now, time.Time{}); err != nil {
+		return err
+	}
+	p.Draft.TreeAfter = []chain.Hash{}
+	p.Draft.Genesis = &chain.GenesisInfo{
+		Created:       chain.Time{Time: now.UTC()},
+		ManifestKey:   string(l.key.Public().PEM()),
+		CheckpointKey: l.committed.CheckpointKey,
+		Policy: chain.Policy{
+			Retention:         l.cfg.Retention.String(),
+			LockMode:          p.Draft.Lock.Mode,
+			HeartbeatInterval: int64(l.cfg.Heartbeat / time.Second),
+		},
+	}
+	job.p = p
+	return l.save(l.pendingPath(0), p)
 }
 
 // findLast returns the number of the chain's last manifest in the bucket, with O(log n) requests.
@@ -112,44 +125,131 @@ func (l *Log) findLast(ctx context.Context) (last uint64, found bool, err error)
 	return last, true, nil
 }
 
-// resume goes on from manifest n in the bucket, if the configuration allows it.
-func (l *Log) resume(ctx context.Context, n uint64, why string) error {
-	if l.cfg.OnLostJournal == Refuse {
-		return fmt.Errorf("chain %s stands at manifest %d in %s, but %s, and on_lost_journal is refuse: restore store_dir, or set on_lost_journal to resume", l.cfg.Chain, n, l.bucket, why)
-	}
+// manifest reads manifest n from the bucket and checks its signature.
+func (l *Log) manifest(ctx context.Context, n uint64) (*chain.Manifest, chain.Hash, []byte, error) {
 	data, _, err := l.oldest(ctx, n)
 	if err != nil {
-		return fmt.Errorf("reading manifest %d: %w", n, err)
+		return nil, chain.Hash{}, nil, fmt.Errorf("reading manifest %d: %w", n, err)
 	}
-	known := l.committed.NextN
-	if err := l.adopt(data); err != nil {
-		return fmt.Errorf("manifest %d in %s: %w", n, l.bucket, err)
+	m, payload, err := chain.OpenManifest(data, l.key.Public())
+	if errors.Is(err, chain.ErrSignature) {
+		err = fmt.Errorf("%w with this signing key (fingerprint %s): it is not the chain's", err, l.key.Public().Fingerprint())
+	}
+	if err == nil && (m.N != n || m.Chain != l.cfg.Chain) {
+		err = fmt.Errorf("it is manifest %d of chain %q", m.N, m.Chain)
+	}
+	if err != nil {
+		return nil, chain.Hash{}, nil, fmt.Errorf("manifest %d in %s: %w", n, l.bucket, err)
+	}
+	return m, payload, data, nil
+}
+
+// endOf is where the chain stands after m.
+func endOf(m *chain.Manifest, payload chain.Hash) position {
+	if m.Head == nil { // the genesis
+		return position{m.NextSeq, payload}
+	}
+	return position{m.NextSeq, *m.Head}
+}
+
+// catchUp brings a store directory that knows less than the bucket to where the bucket is. What it holds beyond that, it
+// keeps. What the bucket holds beyond it, others may have been told of that is lost: that needs on_lost_journal, and is said in
+// an entry. What neither holds of the other is two histories, of which the bucket's counts.
+func (l *Log) catchUp(ctx context.Context, why string) error {
+	last, found, err := l.findLast(ctx)
+	if err != nil {
+		return fmt.Errorf("looking for the end of the chain in %s: %w", l.bucket, err)
+	}
+	if !found {
+		return fmt.Errorf("%s has no such chain, and %s: is this the right bucket, endpoint and prefix?", l.bucket, why)
+	}
+	m, payload, data, err := l.manifest(ctx, last)
+	if err != nil {
+		return err
+	}
+	// How many of the journals the bucket has; -1: it ends at none of them.
+	end, have := endOf(m, payload), -1
+	for i, j := range l.rotated {
+		switch end {
+		case position{j.first, j.prev}:
+			have = i
+		case j.end:
+			have = i + 1
+		}
+	}
+	lost := have < 0
+	if lost && len(l.rotated) > 0 {
+		is, err := l.contains(ctx, last, l.rotated[len(l.rotated)-1].end)
+		if err != nil {
+			return fmt.Errorf("looking for the journals' entries in %s: %w", l.bucket, err)
+		}
+		if !is {
+			return fmt.Errorf("%w: manifest %d in %s is not from here, and %s holds entries that are not in it", ErrForked, last, l.bucket, l.dir)
+		}
+		have = len(l.rotated)
+	}
+	if lost {
+		if err := l.noteLost(m, why); err != nil {
+			return err
+		}
+	}
+	// What is in the bucket is of no more use here, nor is what was to go to numbers that are taken.
+	numbers, err := l.listPending()
+	if err != nil {
+		return err
+	}
+	for _, n := range numbers {
+		if err := l.removePending(n); err != nil {
+			return err
+		}
+	}
+	if err := l.dropJournals(max(have, 0)); err != nil {
+		return err
+	}
+	if err := l.adopt(m, payload); err != nil {
+		return fmt.Errorf("manifest %d in %s: %w", last, l.bucket, err)
+	}
+	if err := disk.Remove(l.fs, filepath.Join(l.dir, recentFile)); err != nil { // it knows as little
+		return err
+	}
+	if err := disk.WriteFile(l.fs, filepath.Join(l.dir, headFile), data); err != nil {
+		return err
+	}
+	l.bucketChecked = true
+	if lost {
+		l.opts.Logger.Warn(fmt.Sprintf("%s: going on from manifest %d, entry %d; what an earlier writer had acknowledged but not committed is not in the chain", why, last, m.NextSeq))
+	}
+	return nil
+}
+
+// noteLost has the log say that a journal was lost, if the configuration allows to go on without it. It comes before the new
+// head: once that is there, no later start can tell that anything was lost.
+func (l *Log) noteLost(last *chain.Manifest, why string) error {
+	if l.cfg.OnLostJournal == Refuse {
+		return fmt.Errorf("chain %s stands at manifest %d in %s, but %s, and on_lost_journal is refuse: restore store_dir, or set on_lost_journal to resume", l.cfg.Chain, last.N, l.bucket, why)
 	}
 	detail, err := json.Marshal(struct {
 		Reason       string `json:"reason"`
 		LastManifest uint64 `json:"last_manifest"`
 		Known        uint64 `json:"known_manifests"`
-	}{why, n, known})
+	}{why, last.N, l.committed.NextN})
 	if err != nil {
 		return err
 	}
-	// Before the head: once that is there, no later start can tell that anything was lost.
-	if err := writeDurably(filepath.Join(l.dir, lostFile), writes(detail)); err != nil {
-		return err
-	}
-	if err := writeDurably(filepath.Join(l.dir, headFile), writes(data)); err != nil {
-		return err
-	}
-	l.opts.Logger.Warn(fmt.Sprintf("%s: going on from manifest %d, entry %d; what an earlier writer had acknowledged but not committed is not in the chain", why, n, l.committed.NextSeq))
-	return nil
+	return l.save(filepath.Join(l.dir, lostFile), json.RawMessage(detail))
 }
 
 // sayLost puts an entry into the log that says that the journal was lost, if it was and none has said so yet.
 func (l *Log) sayLost() error {
 	path := filepath.Join(l.dir, lostFile)
-	detail, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
+	var detail json.RawMessage
+	err := l.load(path, &detail)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if errors.Is(err, errSaved) {
+		l.opts.Logger.Warn(err.Error())
+		detail, err = json.RawMessage(`{"reason":"not known any more: the note of it is damaged"}`), nil
 	}
 	if err == nil {
 		err = l.appendEvent(chain.EventJournalLost, string(detail))
@@ -157,49 +257,103 @@ func (l *Log) sayLost() error {
 	if err != nil {
 		return err
 	}
-	return removeDurably(path)
+	return disk.Remove(l.fs, path)
 }
 
-// reconcile compares what the store directory knows with the bucket.
-func (l *Log) reconcile(ctx context.Context, haveJournals bool) error {
+// contains reports whether the chain in the bucket, up to manifest last, runs through the position.
+func (l *Log) contains(ctx context.Context, last uint64, at position) (bool, error) {
+	var failed error
+	first := l.committed.NextN // manifests before it end before at
+	n := first + uint64(sort.Search(int(last-first), func(i int) bool {
+		if failed != nil {
+			return true
+		}
+		m, _, _, err := l.manifest(ctx, first+uint64(i))
+		if err != nil {
+			failed = err
+			return true
+		}
+		return m.NextSeq >= at.seq
+	}))
+	if failed != nil {
+		return false, failed
+	}
+	m, _, _, err := l.manifest(ctx, n)
+	if err != nil {
+		return false, err
+	}
+	if m.NextSeq < at.seq || m.Segment == nil || m.FirstSeq >= at.seq {
+		return false, nil
+	}
+	if m.NextSeq == at.seq {
+		return *m.Head == at.entry, nil
+	}
+	found := false
+	err = l.readSegment(ctx, m, func(e *chain.Entry, line []byte) error {
+		if e.Seq == at.seq {
+			found = e.Prev == at.entry
+		}
+		return nil
+	})
+	return found, err
+}
+
+// readSegment reads a segment from the bucket and checks all of it.
+func (l *Log) readSegment(ctx context.Context, m *chain.Manifest, visit func(e *chain.Entry, line []byte) error) error {
+	r, _, err := l.bucket.Open(ctx, l.layout.Root()+m.Segment.Key, m.Segment.VersionID, 0, -1)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return chain.VerifySegment(m, r, visit)
+}
+
+// reconcile compares what the store directory knows with the bucket, when the log is opened.
+func (l *Log) reconcile(ctx context.Context) error {
+	behind, err := l.compare(ctx)
+	if err != nil {
+		return err
+	}
+	l.bucketChecked = true
+	if behind {
+		return l.catchUp(ctx, fmt.Sprintf("the store directory stands at manifest %d, the bucket further on", l.committed.NextN-1))
+	}
+	return nil
+}
+
+// compare sees to it that the last manifest that the store directory knows is in the bucket. behind says that the bucket has a
+// next one that is not the one that was signed here.
+func (l *Log) compare(ctx context.Context) (behind bool, err error) {
 	n := l.committed.NextN - 1
 	data, _, err := l.oldest(ctx, n)
 	if errors.Is(err, storage.ErrNotFound) {
-		return fmt.Errorf("%s has no manifest %d of chain %s, though %s says that it was committed: is this the right bucket, endpoint and prefix?", l.bucket, n, l.cfg.Chain, l.dir)
+		return false, fmt.Errorf("%s has no manifest %d of chain %s, though %s says that it was committed: is this the right bucket, endpoint and prefix?", l.bucket, n, l.cfg.Chain, l.dir)
 	}
 	if err != nil {
-		return fmt.Errorf("reading manifest %d: %w", n, err)
+		return false, fmt.Errorf("reading manifest %d: %w", n, err)
 	}
 	payload, err := chain.BundlePayloadHash(data)
 	if err != nil || payload != l.committed.PreviousManifest {
-		return fmt.Errorf("%w: manifest %d in %s is not the one that %s knows", ErrForked, n, l.bucket, l.dir)
+		return false, l.notOurs(n, data)
 	}
-	data, _, err = l.oldest(ctx, n+1)
+	next, _, err := l.oldest(ctx, n+1)
 	if errors.Is(err, storage.ErrNotFound) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("reading manifest %d: %w", n+1, err)
+		return false, fmt.Errorf("reading manifest %d: %w", n+1, err)
 	}
-	ours, err := os.ReadFile(filepath.Join(l.dir, manifestFile))
-	if err == nil && string(ours) == string(data) {
-		return nil // ours, committed just before a crash; finish will find it so
+	ours, err := disk.ReadFile(l.fs, l.signedPath(n+1), chain.MaxManifest)
+	if err == nil && string(ours) == string(next) {
+		return false, nil // ours, committed just before a crash; finish will find it so
 	}
-	if haveJournals || l.pending != nil && l.pending.Journal != "" {
-		return fmt.Errorf("%w: manifest %d in %s is not from here, and %s holds entries that follow manifest %d", ErrForked, n+1, l.bucket, l.dir, n)
+	if _, _, err := chain.OpenManifest(next, l.key.Public()); err != nil {
+		return false, l.notOurs(n+1, next)
 	}
-	last, _, err := l.findLast(ctx)
-	if err != nil {
-		return err
-	}
-	l.pending = nil
-	if err := removeDurably(filepath.Join(l.dir, pendingFile), filepath.Join(l.dir, manifestFile)); err != nil {
-		return err
-	}
-	return l.resume(ctx, last, fmt.Sprintf("the store directory stands at manifest %d, the bucket further on", n))
+	return true, nil
 }
 
-// checkBucket makes up for what Open could not ask of a bucket that was out of reach.
+// checkBucket looks at the bucket anew after anything went wrong, or if it was out of reach when the log was opened.
 func (l *Log) checkBucket(ctx context.Context) error {
 	if l.bucketChecked {
 		return nil
@@ -207,8 +361,12 @@ func (l *Log) checkBucket(ctx context.Context) error {
 	if err := l.bucket.Check(ctx); err != nil {
 		return err
 	}
-	if err := l.reconcile(ctx, true); err != nil {
+	behind, err := l.compare(ctx)
+	if err != nil {
 		return err
+	}
+	if behind {
+		return fmt.Errorf("%w: %s has a manifest %d that is not from here", ErrForked, l.bucket, l.committed.NextN)
 	}
 	l.bucketChecked = true
 	return nil

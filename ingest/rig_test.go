@@ -13,6 +13,7 @@ import (
 	"github.com/tinylib/msgp/msgp"
 
 	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/ingest/disk"
 	"github.com/auditchain/auditchain/query"
 	"github.com/auditchain/auditchain/storage"
 )
@@ -22,6 +23,7 @@ type rig struct {
 	t        *testing.T
 	cfg      Config
 	bucket   storage.Bucket
+	fs       disk.FS
 	log      *testLogger
 	leftover string // key of an object that no manifest names
 }
@@ -50,7 +52,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	cfg.UploadTimeout = time.Hour // tests rotate by size or by closing
-	r := &rig{t: t, cfg: cfg, log: &testLogger{t: t}}
+	r := &rig{t: t, cfg: cfg, fs: disk.OS{}, log: &testLogger{t: t}}
 	if r.bucket, err = storage.Open(cfg.Storage); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +60,7 @@ func newRig(t *testing.T) *rig {
 }
 
 func (r *rig) open() (*Log, error) {
-	return open(context.Background(), r.cfg, Options{Logger: r.log, Version: "test"}, r.bucket)
+	return open(context.Background(), r.cfg, Options{Logger: r.log, Version: "test"}, r.bucket, r.fs)
 }
 
 func (r *rig) mustOpen() *Log {

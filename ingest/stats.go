@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"github.com/auditchain/auditchain/chain"
 	"github.com/auditchain/auditchain/record"
 )
 
@@ -39,12 +38,13 @@ func (l *Log) Stats() Stats {
 	return s
 }
 
-// account takes a chunk that was just synced into the books of its segment. disk is held.
+// account takes a chunk that was just synced into the books of its segment. writing is held.
 func (l *Log) account(f *flush, j *journal) {
-	f.counts = Stats{Bytes: uint64(f.written())}
+	f.counts = Stats{Bytes: uint64(f.entryBytes())}
 	for i := range f.batch.Entries {
 		e := &f.batch.Entries[i]
 		facts := e.Facts()
+		facts.Redelivered = f.again[i]
 		j.summary.Add(facts)
 		switch {
 		case e.Kind == record.Quarantine:
@@ -58,8 +58,7 @@ func (l *Log) account(f *flush, j *journal) {
 		if facts.Missing != 0 {
 			f.counts.Incomplete++
 		}
-		if facts.SourceID != nil && !l.seen.add(facts.SourceID, facts.SourceSeq) {
-			j.summary.Redelivered++
+		if facts.Redelivered {
 			f.counts.Redeliveries++
 		}
 	}
@@ -75,51 +74,4 @@ func (l *Log) count(f *flush) {
 	s.Redeliveries += c.Redeliveries
 	s.Quarantined += c.Quarantined
 	s.HeadSeq = f.after.seq
-}
-
-// Bounds of what is remembered for telling redeliveries, whatever producers send.
-const (
-	maxSources = 10_000 // sources
-	maxRuns    = 1_000  // runs of numbers of one source
-)
-
-// sources remembers which records of which sources have been taken.
-type sources struct {
-	ranges map[string]*chain.Ranges
-}
-
-// add reports whether the record is new as far as is remembered.
-func (s *sources) add(id []byte, seq uint64) bool {
-	r := s.ranges[string(id)]
-	if r == nil || len(r.Runs()) > maxRuns {
-		r = s.put(string(id)) // so many gaps are no numbering: forget it
-	}
-	return r.Add(seq)
-}
-
-func (s *sources) put(id string) *chain.Ranges {
-	if s.ranges == nil {
-		s.ranges = make(map[string]*chain.Ranges)
-	}
-	for other := range s.ranges { // any other
-		if len(s.ranges) < maxSources {
-			break
-		}
-		delete(s.ranges, other)
-	}
-	r := new(chain.Ranges)
-	s.ranges[id] = r
-	return r
-}
-
-// remember takes in what a manifest or a journal says of a source, and returns how much of it was known.
-func (s *sources) remember(source chain.Source) (known uint64) {
-	r := s.ranges[source.ID]
-	if r == nil {
-		r = s.put(source.ID)
-	}
-	for _, run := range source.Ranges {
-		known += r.AddRange(chain.Range{First: run[0], Last: run[1]})
-	}
-	return known
 }

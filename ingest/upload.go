@@ -1,25 +1,32 @@
 package ingest
 
 import (
-	"bytes"
 	"context"
-	"crypto/md5"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/auditchain/auditchain/chain"
 	"github.com/auditchain/auditchain/storage"
 )
 
-// putSegment uploads the pending segment, locked, and returns the version that holds it.
+// upload is step 3: the segment is in the bucket, locked.
+func (l *Log) upload(ctx context.Context, job *job) error {
+	version, err := l.putSegment(ctx, job.p)
+	if err != nil {
+		return fmt.Errorf("uploading segment %d: %w", job.n, err)
+	}
+	job.version = version
+	return nil
+}
+
+// putSegment uploads the segment file, locked, and returns the version that holds it.
 func (l *Log) putSegment(ctx context.Context, p *pending) (storage.Version, error) {
 	m := &p.Draft
 	key := l.layout.Root() + m.Segment.Key
-	f, err := os.Open(filepath.Join(l.dir, segmentFile))
+	f, err := l.fs.OpenFile(l.segmentPath(m.N), os.O_RDONLY, 0)
 	if err != nil {
 		return "", err
 	}
@@ -35,14 +42,14 @@ func (l *Log) putSegment(ctx context.Context, p *pending) (storage.Version, erro
 	if errors.Is(err, errTaken) {
 		// Left there by a writer that died before its manifest, or laid there to stop us. Only manifests say who owns
 		// the chain: the segment goes to a name of its own, which the manifest will tell.
-		if _, _, there := l.oldest(ctx, m.N); there == nil {
-			return "", fmt.Errorf("%w: manifest %d is in %s already", ErrForked, m.N, l.bucket)
+		if theirs, _, there := l.oldest(ctx, m.N); there == nil {
+			return "", l.notOurs(m.N, theirs)
 		} else if !errors.Is(there, storage.ErrNotFound) {
 			return "", there
 		}
 		l.opts.Logger.Warn(fmt.Sprintf("%v; this segment goes to another key", err))
 		m.Segment.Key = chain.SegmentNameBeside(m.N, m.SealedAt.Time, newInstance())
-		if err := l.savePending(p); err != nil {
+		if err := l.save(l.pendingPath(m.N), p); err != nil {
 			return "", err
 		}
 		return l.putSegment(ctx, p)
@@ -76,27 +83,6 @@ func (l *Log) findSame(ctx context.Context, key string, segment *chain.Segment) 
 
 // errTaken says that there are other bytes at a segment's key.
 var errTaken = errors.New("an object that is not ours lies where a segment belongs")
-
-// putManifest creates the manifest's object: the commit. Of all writers only one can.
-func (l *Log) putManifest(ctx context.Context, m *chain.Manifest, data []byte) error {
-	key := l.layout.Manifest(m.N)
-	_, err := l.bucket.Create(ctx, key, bytes.NewReader(data), storage.CreateOptions{
-		Size: int64(len(data)), SHA256: chain.Sum(data), MD5: md5.Sum(data), ContentType: chain.ManifestMediaType,
-		LockMode: l.lockMode(m), RetainUntil: m.Lock.RetainUntil.Time,
-	})
-	if err != nil && !errors.Is(err, storage.ErrExists) {
-		return err
-	}
-	// Readers go by the oldest version, and some stores create a second one below a delete marker.
-	theirs, version, err := l.oldest(ctx, m.N)
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(theirs, data) {
-		return fmt.Errorf("%w: manifest %d in %s is not the one that was sent", ErrForked, m.N, l.bucket)
-	}
-	return l.checkLock(ctx, key, version, m)
-}
 
 // oldest reads the oldest version of manifest n; the error wraps storage.ErrNotFound if there never was one.
 func (l *Log) oldest(ctx context.Context, n uint64) ([]byte, storage.Version, error) {

@@ -28,9 +28,11 @@ type Match struct {
 	VersionID string          `json:"version_id"` // of the segment
 	Locked    string          `json:"locked"`     // what the store says of the segment's lock
 	SealedAt  time.Time       `json:"sealed_at"`
-	TreeSize  uint64          `json:"tree_size"` // of the manifest's checkpoint
-	Root      chain.Hash      `json:"root"`
-	Line      json.RawMessage `json:"entry"` // the entry's line, byte for byte
+	// Redelivered: the writer had taken a record of the same source and number before.
+	Redelivered bool            `json:"redelivered,omitempty"`
+	TreeSize    uint64          `json:"tree_size"` // of the manifest's checkpoint
+	Root        chain.Hash      `json:"root"`
+	Line        json.RawMessage `json:"entry"` // the entry's line, byte for byte
 }
 
 // FindResult is what a search found.
@@ -122,7 +124,7 @@ func (l *Log) findIn(ctx context.Context, m *chain.Manifest, want []byte) ([]Mat
 		matches = append(matches, Match{
 			Seq: e.Seq, EntryHash: chain.Sum(line), Prev: e.Prev, Received: e.Received, Time: e.Time, Tag: bytes.Clone(e.Tag),
 			Manifest: m.N, Segment: key, VersionID: m.Segment.VersionID, Locked: locked,
-			SealedAt: m.SealedAt.Time, TreeSize: m.NextSeq, Root: tree.Root(), Line: bytes.Clone(line),
+			SealedAt: m.SealedAt.Time, TreeSize: m.NextSeq, Root: tree.Root(), Line: bytes.Clone(line), Redelivered: e.Redelivered,
 		})
 		return nil
 	})

@@ -113,7 +113,7 @@ func TestVerifyIntact(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Verdict != "intact" || len(r.Findings) != 0 || r.Manifests != 4 || r.Segments != 2 || r.Counts.Entries != 7004 || r.Head == nil {
+	if r.Verdict != "intact" || len(r.Findings) != 0 || r.Manifests != 4 || r.Segments != 2 || r.Counts.Entries != 7005 || r.Head == nil {
 		t.Errorf("%+v", r)
 	}
 }
@@ -203,12 +203,12 @@ func TestFind(t *testing.T) {
 	if err != nil || len(result.Matches) != 1 || len(result.Problems) != 0 {
 		t.Fatalf("%+v, %v", result, err)
 	}
-	if b := result.Matches[0]; b.Seq != 7003 || b.Manifest != 3 || b.VersionID != "version-3" ||
+	if b := result.Matches[0]; b.Seq != 7004 || b.Manifest != 3 || b.VersionID != "version-3" ||
 		chain.Hash(sha256.Sum256(b.Line)) != b.EntryHash || !strings.Contains(string(b.Line), `"request_id":"req-7003"`) {
 		t.Errorf("%+v", result.Matches)
 	}
 	// An id that only stands somewhere in a record is no match.
-	if result, err = l.Find(context.Background(), "llama-3", nil); err != nil || len(result.Matches) != 0 || result.Searched != 7004 {
+	if result, err = l.Find(context.Background(), "llama-3", nil); err != nil || len(result.Matches) != 0 || result.Searched != 7005 {
 		t.Errorf("%+v, %v", result, err)
 	}
 	// What lies over the segment changes nothing; what was changed in it is not passed off as a record.

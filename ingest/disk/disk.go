@@ -40,6 +40,7 @@ type FS interface {
 type File interface {
 	io.Reader
 	io.Writer
+	io.Seeker // of what is read
 	io.Closer
 	Name() string
 	// Sync makes what was written, and the size, durable. After an error it is not known what is, and another Sync

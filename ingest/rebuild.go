@@ -1,0 +1,97 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/storage"
+)
+
+// Bounds of what is read from the bucket to know again what was committed lately.
+const (
+	rebuildTimeout  = 2 * time.Minute
+	rebuildSegments = 16
+	rebuildBytes    = 256 << 20 // of lines
+)
+
+// loadRecent reads which chunks and records were committed lately, and takes in those of the journals. Where the file is
+// gone or damaged the bucket says it.
+func (l *Log) loadRecent(ctx context.Context) error {
+	path := filepath.Join(l.dir, recentFile)
+	err := l.load(path, &l.recent)
+	switch {
+	case err == nil:
+	case errors.Is(err, errSaved), errors.Is(err, fs.ErrNotExist):
+		if l.committed.NextSeq == 0 {
+			break
+		}
+		l.opts.Logger.Info(fmt.Sprintf("%v; reading what was committed lately from %s", err, l.bucket))
+		ctx, cancel := context.WithTimeout(ctx, rebuildTimeout)
+		defer cancel()
+		if l.recent, err = l.rebuild(ctx); err != nil {
+			return fmt.Errorf("endpoint: finding out which chunks were committed lately, since %s is gone or damaged: %w", path, err)
+		}
+		if err := l.save(path, &l.recent); err != nil {
+			return err
+		}
+	default:
+		return err
+	}
+	for id := range l.recent.chunks {
+		l.delivered[id] = struct{}{}
+	}
+	l.known.remember(l.recent.Sources)
+	l.seen.remember(l.recent.Sources)
+	for _, j := range l.rotated {
+		sources, _ := j.summary.SourceRanges()
+		l.seen.remember(sources)
+	}
+	return nil
+}
+
+// rebuild reads the last segments in the bucket.
+func (l *Log) rebuild(ctx context.Context) (recent, error) {
+	var (
+		all      [][]chain.Hash // of each segment, the last first
+		known    sources
+		chunks   int
+		segments int
+		size     int64
+	)
+	for n := l.committed.NextN; n > 0 && chunks < maxRecent && segments < rebuildSegments && size < rebuildBytes; n-- {
+		m, _, _, err := l.manifest(ctx, n-1)
+		if errors.Is(err, storage.ErrNotFound) && segments > 0 {
+			break // past its retention
+		}
+		if err != nil {
+			return recent{}, err
+		}
+		if m.Segment == nil {
+			continue
+		}
+		var ids []chain.Hash
+		err = l.readSegment(ctx, m, func(e *chain.Entry, _ []byte) error {
+			if e.Chunk != nil {
+				ids = append(ids, deliveryID(e.Chunk.SHA256, e.Tag))
+			}
+			return nil
+		})
+		if err != nil {
+			return recent{}, fmt.Errorf("reading segment %d: %w", m.N, err)
+		}
+		all = append(all, ids)
+		known.remember(m.Sources)
+		chunks, segments, size = chunks+len(ids), segments+1, size+m.Segment.RawSize
+	}
+	var r recent
+	for i := len(all) - 1; i >= 0; i-- {
+		r.addChunks(all[i])
+	}
+	r.Sources = known.list()
+	return r, nil
+}
