@@ -177,7 +177,7 @@ func TestVerifyVectors(t *testing.T) {
 			t.Errorf("segment %d begins at %d, want %d", i, m.FirstSeq, before.NextSeq)
 		}
 	}
-	if entries != 7004 || head.NextSeq != 7004 || head.NextN != 4 {
+	if entries != 7005 || head.NextSeq != 7005 || head.NextN != 4 {
 		t.Errorf("walked %d entries to head %d, manifest %d", entries, head.NextSeq, head.NextN)
 	}
 }

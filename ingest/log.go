@@ -11,9 +11,7 @@ import (
 	"time"
 
 	"github.com/auditchain/auditchain/chain"
-	"github.com/auditchain/auditchain/ingest/disk"
 	"github.com/auditchain/auditchain/record"
-	"github.com/auditchain/auditchain/storage"
 )
 
 // Errors that Append returns. After any error the log is as if the chunk had never come: deliver it again later.
@@ -59,11 +57,10 @@ type Options struct {
 // callers for all that wait (group commit, see commit.go). The goroutine run turns rotated journals into segments and
 // manifests (see pipeline.go).
 type Log struct {
+	world
 	cfg     Config
 	opts    Options
 	now     func() time.Time
-	fs      disk.FS
-	bucket  storage.Bucket
 	key     *chain.SigningKey
 	layout  chain.Layout
 	dir     string    // the chain's own, below the store directory

@@ -28,12 +28,20 @@ func Open(ctx context.Context, cfg Config, opts Options) (*Log, error) {
 	if err != nil {
 		return nil, err // it names the key
 	}
-	return open(ctx, cfg, opts, bucket, disk.OS{})
+	return open(ctx, cfg, opts, world{bucket, disk.OS{}, backoff})
 }
 
-func open(ctx context.Context, cfg Config, opts Options, bucket storage.Bucket, fsys disk.FS) (_ *Log, err error) {
+// world is what a log works with that tests replace.
+type world struct {
+	bucket storage.Bucket
+	fs     disk.FS
+	// backoff is how long to wait after so many failures in a row.
+	backoff func(failures int) time.Duration
+}
+
+func open(ctx context.Context, cfg Config, opts Options, w world) (_ *Log, err error) {
 	l := &Log{
-		cfg: cfg, opts: opts, now: opts.Now, bucket: bucket, fs: fsys,
+		cfg: cfg, opts: opts, now: opts.Now, world: w,
 		layout: chain.Layout{Prefix: cfg.Prefix, Chain: cfg.Chain},
 		dir:    filepath.Join(cfg.StoreDir, strings.ReplaceAll(cfg.Chain, "/", "~")),
 		done:   make(chan struct{}), wake: make(chan struct{}, 1), arrived: make(chan struct{}, 1),

@@ -45,11 +45,12 @@ type pipeline struct {
 
 // job is a manifest on its way.
 type job struct {
-	n    uint64
-	j    *journal // nil: there is no segment
-	step step     // that was done last
-	busy bool     // a goroutine has it
-	err  error    // why the next step failed
+	n      uint64
+	j      *journal // nil: there is no segment
+	step   step     // that was done last
+	err    error    // why the next step failed
+	busy   bool     // a goroutine is at the next step
+	result error    // of that step, once the goroutine has ended
 
 	compressor chain.Compressor // while compressing
 	segment    chain.Segment    // from compressed on
@@ -102,7 +103,7 @@ func (l *Log) run(ctx context.Context) {
 			return // said, and final
 		case err != nil:
 			failures++
-			wait = backoff(failures)
+			wait = l.backoff(failures)
 			l.say(err, wait)
 		case again:
 			failures = 0
@@ -155,7 +156,7 @@ func (l *Log) rest(ctx context.Context, wait time.Duration, failed bool) {
 	}
 }
 
-// backoff is how long to wait after so many failures in a row: from 0.25 s, doubling, to 30 s.
+// backoff goes from 0.25 s, doubling, to 30 s.
 func backoff(failures int) time.Duration {
 	return min(250*time.Millisecond<<min(failures-1, 10), 30*time.Second)
 }
@@ -278,12 +279,10 @@ func (l *Log) start(ctx context.Context, job *job, do func(context.Context, *job
 		defer func() {
 			if r := recover(); r != nil {
 				l.stop(r)
-				job.err = fmt.Errorf("%w: %v\n%s", errPanic, r, debug.Stack())
+				job.result = fmt.Errorf("%w: %v\n%s", errPanic, r, debug.Stack())
 			}
 		}()
-		if job.err = do(ctx, job); job.err == nil {
-			job.step++
-		}
+		job.result = do(ctx, job)
 	}()
 }
 
@@ -297,9 +296,11 @@ func (l *Log) settle(job *job) {
 		l.idle = append(l.idle, job.compressor)
 		job.compressor = nil
 	}
-	if job.err != nil {
+	if job.err = job.result; job.err != nil {
 		l.bucketChecked = false // whatever it was: look before going on
+		return
 	}
+	job.step++
 }
 
 // compressor returns one that is idle, or nil if all processors compress already.

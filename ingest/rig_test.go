@@ -24,6 +24,7 @@ type rig struct {
 	cfg      Config
 	bucket   storage.Bucket
 	fs       disk.FS
+	backoff  func(int) time.Duration
 	log      *testLogger
 	leftover string // key of an object that no manifest names
 }
@@ -52,7 +53,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	cfg.UploadTimeout = time.Hour // tests rotate by size or by closing
-	r := &rig{t: t, cfg: cfg, fs: disk.OS{}, log: &testLogger{t: t}}
+	r := &rig{t: t, cfg: cfg, fs: disk.OS{}, backoff: func(int) time.Duration { return time.Millisecond }, log: &testLogger{t: t}}
 	if r.bucket, err = storage.Open(cfg.Storage); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +61,7 @@ func newRig(t *testing.T) *rig {
 }
 
 func (r *rig) open() (*Log, error) {
-	return open(context.Background(), r.cfg, Options{Logger: r.log, Version: "test"}, r.bucket, r.fs)
+	return open(context.Background(), r.cfg, Options{Logger: r.log, Version: "test"}, world{r.bucket, r.fs, r.backoff})
 }
 
 func (r *rig) mustOpen() *Log {
