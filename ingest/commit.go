@@ -53,7 +53,7 @@ func (l *Log) gather() {
 		}
 		return len(l.queue)
 	}
-	timeout := time.NewTimer(min(l.lastSync/2, maxGather))
+	timeout := time.NewTimer(min(l.lastSync, maxGather))
 	defer timeout.Stop()
 	for queued() < l.crowd {
 		select {

@@ -20,7 +20,7 @@ import (
 
 // rig is a log's surroundings, which outlive it: a bucket, a store directory, a key.
 type rig struct {
-	t        *testing.T
+	t        testing.TB
 	cfg      Config
 	bucket   storage.Bucket
 	fs       disk.FS
@@ -29,7 +29,7 @@ type rig struct {
 	leftover string // key of an object that no manifest names
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	text, err := chain.GenerateKey()
@@ -58,6 +58,11 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// dir is the chain's directory in the store directory.
+func (r *rig) dir() string {
+	return filepath.Join(r.cfg.StoreDir, strings.ReplaceAll(r.cfg.Chain, "/", "~"))
 }
 
 func (r *rig) open() (*Log, error) {
@@ -155,7 +160,7 @@ func (r *rig) wantNumbers(got []int, n int) {
 
 // testLogger collects messages.
 type testLogger struct {
-	t     *testing.T
+	t     testing.TB
 	mu    sync.Mutex
 	lines []string
 }
