@@ -130,7 +130,7 @@ func newInstance() string {
 
 // lockDir makes the chain's directory and sees to it that this is the only writer in it.
 func (l *Log) lockDir() (err error) {
-	if err := l.fs.MkdirAll(l.dir); err != nil {
+	if err := disk.MakeDir(l.fs, l.dir); err != nil {
 		return err
 	}
 	l.lock, err = l.fs.Lock(filepath.Join(l.dir, lockFile))

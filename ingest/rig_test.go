@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -197,9 +198,48 @@ func testChunk(first, count, pad int) []byte {
 	return b
 }
 
-func mustAppend(t *testing.T, l *Log, chunk []byte) {
+func mustAppend(t testing.TB, l *Log, chunk []byte) {
 	t.Helper()
 	if err := l.Append([]byte("tag"), chunk); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// unreachable is a bucket that nobody reaches.
+type unreachable struct{ storage.Bucket }
+
+func (unreachable) Check(context.Context) error {
+	return fmt.Errorf("injected: %w", storage.ErrUnreachable)
+}
+
+func (unreachable) Create(context.Context, string, io.ReadSeeker, storage.CreateOptions) (storage.Version, error) {
+	return "", fmt.Errorf("injected: %w", storage.ErrUnreachable)
+}
+
+// failing is a bucket into which objects with some suffix do not go.
+type failing struct {
+	storage.Bucket
+	suffix string
+	failed chan struct{}
+	once   sync.Once
+}
+
+func (b *failing) Create(ctx context.Context, key string, body io.ReadSeeker, opts storage.CreateOptions) (storage.Version, error) {
+	b.once.Do(func() { b.failed = make(chan struct{}, 1) })
+	if strings.HasSuffix(key, b.suffix) {
+		signal(b.failed)
+		return "", fmt.Errorf("injected: %w", storage.ErrUnreachable)
+	}
+	return b.Bucket.Create(ctx, key, body, opts)
+}
+
+// wait waits until something has failed.
+func (b *failing) wait(t *testing.T) {
+	t.Helper()
+	b.once.Do(func() { b.failed = make(chan struct{}, 1) })
+	select {
+	case <-b.failed:
+	case <-time.After(20 * time.Second):
+		t.Fatal("nothing failed")
 	}
 }

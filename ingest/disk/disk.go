@@ -27,7 +27,7 @@ type FS interface {
 	Rename(from, to string) error
 	// Remove takes a file's name away. Durable after SyncDir.
 	Remove(path string) error
-	// MkdirAll makes a directory, mode 0700, and those that it lies in.
+	// MkdirAll makes a directory, mode 0700, and those that it lies in. Durable after SyncDir of each that one was made in.
 	MkdirAll(path string) error
 	// SyncDir makes the names in a directory durable.
 	SyncDir(path string) error
@@ -114,6 +114,24 @@ func RemoveTemporary(fsys FS, dir string) error {
 			if err := fsys.Remove(filepath.Join(dir, name)); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// MakeDir makes a directory, and those that it lies in, durable as far as they may be opened.
+func MakeDir(fsys FS, path string) error {
+	if err := fsys.MkdirAll(path); err != nil {
+		return err
+	}
+	for parent := path; parent != filepath.Dir(parent); {
+		parent = filepath.Dir(parent)
+		err := fsys.SyncDir(parent)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil // then it is not we who made what lies in it
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -1,5 +1,9 @@
 // Package storagetest holds the suite that every storage.Bucket passes: what the interface promises, and what
 // those who may write to the bucket can and cannot do to an object.
+//
+// It also holds what tests of those who use a bucket need: [Memory] is one, that behaves as S3 does, and [Client] a process's way to
+// a bucket of any kind. Of its operations [Faults] can fail each, before or after it is done; the same Faults count the steps on a disk of the
+// package disktest, so that one number names a step of either.
 package storagetest
 
 import (
