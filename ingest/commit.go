@@ -151,6 +151,7 @@ func (l *Log) write(batch []*flush) (synced int, err error) {
 				return synced, err
 			}
 			if l.active, err = createJournal(l.fs, l.dir, first, f.arrived); err != nil {
+				l.abandoned = journalPath(l.dir, first) // it may be there
 				return synced, err
 			}
 		}

@@ -90,7 +90,7 @@ type Log struct {
 	writing   sync.Mutex // held while writing, syncing and rotating; taken before mu
 	durable   position   // after the last synced entry
 	active    *journal   // nil until there is something to write
-	abandoned string     // path of a journal that failed before anything in it was synced and could not be removed
+	abandoned string     // path of a journal that failed before anything in it was synced; "": there is none
 	rotated   []*journal // oldest first
 	tree      chain.Tree // after the last rotated one, if treeKnown
 	treeKnown bool

@@ -85,8 +85,8 @@ func open(ctx context.Context, cfg Config, opts Options, w world) (_ *Log, err e
 	l.lastCommit = l.now()
 	go l.run(runCtx)
 	if err := l.sayLost(); err != nil {
-		ctx, cancel := context.WithTimeout(ctx, openTimeout)
-		defer cancel()
+		ctx, cancel := context.WithCancel(ctx)
+		cancel() // nothing is waited for: what is there stays for the next start
 		return nil, errors.Join(fmt.Errorf("saying that the journal was lost: %w", err), l.Close(ctx))
 	}
 	return l, nil

@@ -13,7 +13,7 @@ import (
 // is given up when sealing fails for want of it. From then on nothing new is taken until all journals are in the bucket.
 
 // reserveSize is the room kept: for a segment that does not compress, and for the small files around it.
-func (l *Log) reserveSize() int64 { return l.cfg.TotalFileSize + 4<<20 }
+func (l *Log) reserveSize() int64 { return l.cfg.TotalFileSize + min(l.cfg.TotalFileSize, 4<<20) }
 
 // makeRoom gives up the reserve.
 func (l *Log) makeRoom() {

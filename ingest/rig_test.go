@@ -27,7 +27,8 @@ type rig struct {
 	fs       disk.FS
 	backoff  func(int) time.Duration
 	log      *testLogger
-	leftover string // key of an object that no manifest names
+	leftover string         // key of an object that no manifest names
+	reader   storage.Bucket // what an auditor reads; nil: the bucket without the faults that a test puts before it
 }
 
 func newRig(t testing.TB) *rig {
@@ -135,6 +136,9 @@ func (r *rig) verify() (numbers []int, events []string) {
 
 // plainBucket is the bucket without the faults that a test puts before it.
 func (r *rig) plainBucket() storage.Bucket {
+	if r.reader != nil {
+		return r.reader
+	}
 	b, err := storage.Open(r.cfg.Storage)
 	if err != nil {
 		r.t.Fatal(err)
