@@ -174,7 +174,7 @@ func (l *Log) recover(ctx context.Context) error {
 			return err
 		}
 	case errors.Is(err, storage.ErrUnreachable) && known:
-		l.opts.Logger.Warn(fmt.Sprintf("%v; going on with what is in %s", err, l.dir))
+		l.goOn(err)
 	case damage != nil:
 		return errors.Join(damage, keyed(err))
 	default:

@@ -269,6 +269,9 @@ func (l *Log) contains(ctx context.Context, last uint64, at position) (bool, err
 			return true
 		}
 		m, _, _, err := l.manifest(ctx, first+uint64(i))
+		if errors.Is(err, storage.ErrNotFound) {
+			return false // past its retention, as all before it
+		}
 		if err != nil {
 			failed = err
 			return true
@@ -311,6 +314,10 @@ func (l *Log) readSegment(ctx context.Context, m *chain.Manifest, visit func(e *
 // reconcile compares what the store directory knows with the bucket, when the log is opened.
 func (l *Log) reconcile(ctx context.Context) error {
 	behind, err := l.compare(ctx)
+	if errors.Is(err, storage.ErrUnreachable) {
+		l.goOn(err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -319,6 +326,11 @@ func (l *Log) reconcile(ctx context.Context) error {
 		return l.catchUp(ctx, fmt.Sprintf("the store directory stands at manifest %d, the bucket further on", l.committed.NextN-1))
 	}
 	return nil
+}
+
+// goOn says that the bucket is out of reach, and that the log goes on with what it knows.
+func (l *Log) goOn(err error) {
+	l.opts.Logger.Warn(fmt.Sprintf("%v; going on with what is in %s", err, l.dir))
 }
 
 // compare sees to it that the last manifest that the store directory knows is in the bucket. behind says that the bucket has a
