@@ -53,6 +53,11 @@ func (l *Log) store(ctx context.Context, job *job) error {
 	if err := next.Advance(m, payload); err != nil {
 		return fmt.Errorf("%s does not continue the chain: %w", path, err)
 	}
+	if m.N > 0 { // in the bucket where the others are, not in one that was made anew
+		if _, _, err := l.oldest(ctx, m.N-1); err != nil {
+			return fmt.Errorf("looking for the manifest before it: %w", err)
+		}
+	}
 	if end := job.end(l.committed); m.NextSeq != end.seq || m.Head != nil && *m.Head != end.entry {
 		return fmt.Errorf("%w: %s ends at another entry than the journal", errDamaged, path)
 	}
@@ -118,19 +123,26 @@ func (l *Log) putManifest(ctx context.Context, m *chain.Manifest, data []byte) e
 		return err
 	}
 	if !bytes.Equal(theirs, data) {
-		return l.notOurs(m.N, theirs)
+		return l.notOurs(m.N, theirs, data)
 	}
 	return l.checkLock(ctx, key, version, m)
 }
 
-// notOurs says what it means that manifest n in the bucket is not the one that was sent. Only a manifest that was signed with the
-// chain's key shows another writer. Anything else may be an answer that was changed on its way: asking again tells.
-func (l *Log) notOurs(n uint64, theirs []byte) error {
-	m, _, err := chain.OpenManifest(theirs, l.key.Public())
-	if err == nil && m.Chain == l.cfg.Chain {
+// notOurs says what it means that manifest n in the bucket is not ours, the one that was sent; nil: none was. Only another
+// payload that was signed with the chain's key shows another writer. Anything else may be an answer that was changed on its
+// way, in what a bundle holds besides its payload too: asking again tells.
+func (l *Log) notOurs(n uint64, theirs, ours []byte) error {
+	m, payload, err := chain.OpenManifest(theirs, l.key.Public())
+	if err == nil && m.Chain == l.cfg.Chain && !samePayload(ours, payload) {
 		return fmt.Errorf("%w: manifest %d in %s is not the one that was sent", ErrForked, n, l.bucket)
 	}
 	return fmt.Errorf("what %s gives for manifest %d is not what was sent, and no manifest of this chain: somebody put it there, or something changes answers on their way", l.bucket, n)
+}
+
+// samePayload reports whether the bundle data, which may be nil, has the payload.
+func samePayload(data []byte, payload chain.Hash) bool {
+	hash, err := chain.BundlePayloadHash(data)
+	return err == nil && hash == payload
 }
 
 // tidy is step 5: the log's own state moves past the job's manifest, which is in the bucket. It may be called again after an

@@ -173,7 +173,7 @@ func (l *Log) recover(ctx context.Context) error {
 		if err := l.begin(bounded); err != nil {
 			return err
 		}
-	case errors.Is(err, storage.ErrUnreachable) && known:
+	case away(err) && known:
 		l.goOn(err)
 	case damage != nil:
 		return errors.Join(damage, keyed(err))

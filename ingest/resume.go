@@ -314,7 +314,7 @@ func (l *Log) readSegment(ctx context.Context, m *chain.Manifest, visit func(e *
 // reconcile compares what the store directory knows with the bucket, when the log is opened.
 func (l *Log) reconcile(ctx context.Context) error {
 	behind, err := l.compare(ctx)
-	if errors.Is(err, storage.ErrUnreachable) {
+	if away(err) {
 		l.goOn(err)
 		return nil
 	}
@@ -328,9 +328,15 @@ func (l *Log) reconcile(ctx context.Context) error {
 	return nil
 }
 
-// goOn says that the bucket is out of reach, and that the log goes on with what it knows.
+// away reports whether err says that the bucket does not talk to us, which may pass. A machine that starts in such an outage
+// takes chunks as one that has been running does.
+func away(err error) bool {
+	return errors.Is(err, storage.ErrUnreachable) || errors.Is(err, storage.ErrDenied) || errors.Is(err, storage.ErrClockSkew)
+}
+
+// goOn says that the bucket is away, and that the log goes on with what it knows.
 func (l *Log) goOn(err error) {
-	l.opts.Logger.Warn(fmt.Sprintf("%v; going on with what is in %s", err, l.dir))
+	l.opts.Logger.Error(fmt.Sprintf("%v; going on with what is in %s", err, l.dir))
 }
 
 // compare sees to it that the last manifest that the store directory knows is in the bucket. behind says that the bucket has a
@@ -346,7 +352,7 @@ func (l *Log) compare(ctx context.Context) (behind bool, err error) {
 	}
 	payload, err := chain.BundlePayloadHash(data)
 	if err != nil || payload != l.committed.PreviousManifest {
-		return false, l.notOurs(n, data)
+		return false, l.notOurs(n, data, nil)
 	}
 	next, _, err := l.oldest(ctx, n+1)
 	if errors.Is(err, storage.ErrNotFound) {
@@ -355,14 +361,16 @@ func (l *Log) compare(ctx context.Context) (behind bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("reading manifest %d: %w", n+1, err)
 	}
+	_, payload, err = chain.OpenManifest(next, l.key.Public())
+	if err != nil {
+		return false, l.notOurs(n+1, next, nil)
+	}
+	// Ours, committed just before a crash or an answer that was lost: finish will find it so.
 	ours, err := disk.ReadFile(l.fs, l.signedPath(n+1), chain.MaxManifest)
-	if err == nil && string(ours) == string(next) {
-		return false, nil // ours, committed just before a crash; finish will find it so
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
 	}
-	if _, _, err := chain.OpenManifest(next, l.key.Public()); err != nil {
-		return false, l.notOurs(n+1, next)
-	}
-	return true, nil
+	return !samePayload(ours, payload), nil
 }
 
 // checkBucket looks at the bucket anew after anything went wrong, or if it was out of reach when the log was opened.

@@ -108,12 +108,24 @@ func more(count int) func(r *rig, n *int) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
+		reachable := r.bucket
+		r.bucket = unreachable{reachable}
 		l := r.mustOpen()
 		for range count {
 			mustAppend(r.t, l, testChunk(*n, 1, 10))
 			*n++
 		}
 		crash(l)
+		r.bucket = reachable
+		drafts, err := filepath.Glob(filepath.Join(l.dir, pendingPrefix+"*"))
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, path := range drafts {
+			if err := os.Remove(path); err != nil {
+				r.t.Fatal(err)
+			}
+		}
 		all, err := listJournals(r.fs, r.dir())
 		if err != nil || len(all) != 2 {
 			r.t.Fatal(all, err)

@@ -157,15 +157,19 @@ func (m *machine) deliver(workers int) {
 		switch {
 		case m.died():
 			m.die()
-			if n := len(m.acked); n > 0 { // killed before it had noted the last acknowledgement
-				m.chunks = append([]int{m.acked[n-1]}, m.chunks...)
-				m.acked = m.acked[:n-1]
-			}
+			m.forget()
 		case m.log.failure() != nil: // what an operator does then
 			m.restarts++
 			m.die()
 		}
 	}
+}
+
+// forget has Fluent Bit be killed with the log, before it had noted the last acknowledgements: it delivers those chunks again.
+func (m *machine) forget() {
+	n := max(0, len(m.acked)-3)
+	m.chunks = append(slices.Clone(m.acked[n:]), m.chunks...)
+	m.acked = m.acked[:n]
 }
 
 // finish closes the log, and opens and closes it until all is in the bucket.
@@ -181,7 +185,12 @@ func (m *machine) finish() {
 		m.mu.Unlock()
 		err := m.log.Close(ctx)
 		cancel()
-		m.died()
+		if m.died() {
+			m.die()
+			m.forget()
+			m.deliver(1)
+			continue
+		}
 		left := m.log.durable.seq - m.log.committed.NextSeq
 		m.die()
 		if err == nil && left == 0 {

@@ -43,7 +43,7 @@ func (l *Log) putSegment(ctx context.Context, p *pending) (storage.Version, erro
 		// Left there by a writer that died before its manifest, or laid there to stop us. Only manifests say who owns
 		// the chain: the segment goes to a name of its own, which the manifest will tell.
 		if theirs, _, there := l.oldest(ctx, m.N); there == nil {
-			return "", l.notOurs(m.N, theirs)
+			return "", l.notOurs(m.N, theirs, nil)
 		} else if !errors.Is(there, storage.ErrNotFound) {
 			return "", there
 		}
@@ -121,18 +121,30 @@ func (l *Log) lockMode(m *chain.Manifest) string {
 	return m.Lock.Mode
 }
 
-// checkLock reads back what the store says of the lock: a store that took the object but not its lock is none for us.
+// checkLock reads back what the store says of the lock, and asks for it anew if it is not there: some stores lock an object when they
+// have it, and may fail in between. A store that took the object and does not give it its lock is none for us.
 func (l *Log) checkLock(ctx context.Context, key string, version storage.Version, m *chain.Manifest) error {
 	if !l.bucket.Locks() {
 		return nil
 	}
 	info, err := l.bucket.Stat(ctx, key, version)
+	if err == nil && !locked(info, m) {
+		if err := l.bucket.Lock(ctx, key, version, m.Lock.Mode, m.Lock.RetainUntil.Time); err != nil {
+			return fmt.Errorf("%s was stored without its lock: %w", key, err)
+		}
+		info, err = l.bucket.Stat(ctx, key, version)
+	}
 	if err != nil {
 		return fmt.Errorf("reading the lock back: %w", err)
 	}
-	if info.LockMode != m.Lock.Mode || info.RetainUntil.Before(m.Lock.RetainUntil.Time) {
+	if !locked(info, m) {
 		return fmt.Errorf("%s in %s was to be locked %s until %s, but is %q until %s",
 			key, l.bucket, m.Lock.Mode, m.Lock.RetainUntil.Format(time.RFC3339), info.LockMode, info.RetainUntil.Format(time.RFC3339))
 	}
 	return nil
+}
+
+// locked reports whether the version is locked as m says, or for longer.
+func locked(info storage.Info, m *chain.Manifest) bool {
+	return info.LockMode == m.Lock.Mode && !info.RetainUntil.Before(m.Lock.RetainUntil.Time)
 }

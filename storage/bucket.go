@@ -35,9 +35,16 @@ type Bucket interface {
 	// It is durable too. (If a delete marker lies on top, some servers store a second version instead, as MinIO does:
 	// readers go by version, never by what is current.)
 	// ErrMismatch: body is not what opts says; nothing was stored.
-	// ErrNoObjectLock: opts wants a lock and the bucket has none to give; nothing was stored.
+	// ErrNoObjectLock: opts wants a lock and the bucket has none to give. Some servers (versitygw) have stored the object then,
+	// without a lock.
 	// Any other error: the object may or may not have been stored. Call again.
 	Create(ctx context.Context, key string, body io.ReadSeeker, opts CreateOptions) (Version, error)
+
+	// Lock locks one version of an object that is there, in the mode and until then, if it is not locked for as long. It is for an
+	// object that a server stored and then could not lock. A backend that locks nothing does nothing.
+	//
+	// ErrNotFound: there is no such version. ErrNoObjectLock as for Create. After any other error it may be locked or not.
+	Lock(ctx context.Context, key string, version Version, mode string, until time.Time) error
 
 	// Open reads length bytes from offset on of one version of an object ("" is the current one), fewer where the
 	// object ends before, and with length < 0 all up to its end. The caller closes it. The Info is that of the whole object, without its lock.

@@ -37,7 +37,8 @@ type Config struct {
 
 	// StorageClass for objects that ask for none; empty is the server's default.
 	StorageClass string
-	// Timeout for one answer, default 60 s. An upload has the time that its size takes at 128 KiB/s on top.
+	// Timeout for one answer, default 60 s. An upload has all the time it needs as long as it gets on: the limit is on how
+	// long nothing of it moves.
 	Timeout time.Duration
 }
 

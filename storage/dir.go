@@ -150,6 +150,12 @@ func syncParents(root *os.Root, name string) error {
 	return nil
 }
 
+// Lock implements [Bucket]: a directory locks nothing.
+func (d *Dir) Lock(ctx context.Context, key string, version Version, _ string, _ time.Time) error {
+	_, err := d.Stat(ctx, key, version)
+	return err
+}
+
 // Open implements [Bucket].
 func (d *Dir) Open(ctx context.Context, key string, version Version, offset, length int64) (io.ReadCloser, Info, error) {
 	root, info, err := d.stat(key, version)

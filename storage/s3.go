@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/minio/minio-go/v7/pkg/s3utils"
 )
 
@@ -32,6 +34,7 @@ import (
 type S3 struct {
 	cfg      Config
 	endpoint *url.URL
+	creds    *credentials.Credentials
 	write    minio.Core    // asks once: whether to repeat is the caller's decision; also for Check, which tells the truth of now
 	read     *minio.Client // asks again a few times, within Timeout
 	clock    *clockReader
@@ -42,8 +45,6 @@ var _ Bucket = (*S3)(nil)
 
 const (
 	readAttempts = 3
-	// slowestUpload is the slowest rate that Create waits for, bytes per second.
-	slowestUpload = 128 << 10
 	// maxPage is how many versions one answer of a server lists at most.
 	maxPage = 1000
 )
@@ -63,8 +64,9 @@ func NewS3(cfg Config) (*S3, error) {
 		return nil, err
 	}
 	s.clock = &clockReader{next: transport}
+	s.creds = cfg.credentials(s.endpoint, transport)
 	options := minio.Options{
-		Creds:        cfg.credentials(s.endpoint, transport),
+		Creds:        s.creds,
 		Secure:       s.endpoint.Scheme == "https",
 		Transport:    s.clock,
 		Region:       cfg.Region,
@@ -84,6 +86,16 @@ func NewS3(cfg Config) (*S3, error) {
 		return nil, fmt.Errorf("endpoint %s: %w", s.endpoint, err)
 	}
 	return s, nil
+}
+
+// signIn fetches credentials where those that there are have run out: the client itself does that without heeding ctx.
+func (s *S3) signIn(ctx context.Context) error {
+	cc := s.read.CredContext()
+	cc.Context = ctx
+	if _, err := s.creds.GetWithContext(cc); err != nil {
+		return cmp.Or(context.Cause(ctx), err)
+	}
+	return nil
 }
 
 // Create implements [Bucket].
@@ -109,11 +121,7 @@ func (s *S3) Create(ctx context.Context, key string, body io.ReadSeeker, opts Cr
 	}
 	put.SetMatchETagExcept("*")
 
-	bounded, cancel := context.WithTimeout(ctx, s.cfg.Timeout+time.Duration(opts.Size/slowestUpload)*time.Second)
-	defer cancel()
-	// Core's PutObject is a single PUT whatever the size. The client would close a body that can be closed.
-	info, err := s.write.PutObject(bounded, s.cfg.Bucket, key, struct{ io.ReadSeeker }{body}, opts.Size,
-		base64.StdEncoding.EncodeToString(opts.MD5[:]), hex.EncodeToString(opts.SHA256[:]), put)
+	info, err := s.put(ctx, key, body, opts, put)
 	if err == nil {
 		return info.VersionID, nil
 	}
@@ -122,6 +130,37 @@ func (s *S3) Create(ctx context.Context, key string, body io.ReadSeeker, opts Cr
 		err = fmt.Errorf("%w (seen after the connection broke: %v)", ErrExists, err)
 	}
 	return "", err
+}
+
+// put sends the one request of Create.
+func (s *S3) put(ctx context.Context, key string, body io.ReadSeeker, opts CreateOptions, put minio.PutObjectOptions) (minio.UploadInfo, error) {
+	ctx, u, stop := startUpload(ctx, body, s.cfg.Timeout)
+	defer stop()
+	if err := s.signIn(ctx); err != nil {
+		return minio.UploadInfo{}, err
+	}
+	// Core's PutObject is a single PUT whatever the size.
+	info, err := s.write.PutObject(ctx, s.cfg.Bucket, key, u, opts.Size,
+		base64.StdEncoding.EncodeToString(opts.MD5[:]), hex.EncodeToString(opts.SHA256[:]), put)
+	if err != nil {
+		err = cmp.Or(context.Cause(ctx), err)
+	}
+	return info, err
+}
+
+// Lock implements [Bucket].
+func (s *S3) Lock(ctx context.Context, key string, version Version, mode string, until time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	if err := s.signIn(ctx); err != nil {
+		return s.explainSilence("locking "+key, err)
+	}
+	retention, until := minio.RetentionMode(mode), until.Truncate(time.Second)
+	err := s.write.PutObjectRetention(ctx, s.cfg.Bucket, key, minio.PutObjectRetentionOptions{Mode: &retention, RetainUntilDate: &until, VersionID: version})
+	if err != nil {
+		return s.explain("locking "+key, "s3:PutObjectRetention", err)
+	}
+	return nil
 }
 
 // holds is true if the store says that key has an object, be it under delete markers.
@@ -176,7 +215,7 @@ func (s *S3) Open(ctx context.Context, key string, version Version, offset, leng
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	stalled := time.AfterFunc(s.cfg.Timeout, func() { cancel(context.DeadlineExceeded) })
-	body, object, header, err := minio.Core{Client: s.read}.GetObject(ctx, s.cfg.Bucket, key, get)
+	body, object, header, err := s.get(ctx, key, get)
 	stalled.Stop()
 	if err != nil {
 		err = cmp.Or(context.Cause(ctx), err)
@@ -192,6 +231,14 @@ func (s *S3) Open(ctx context.Context, key string, version Version, offset, leng
 		}
 	}
 	return &download{s: s, ctx: ctx, cancel: cancel, stalled: stalled, body: body, key: key}, info, nil
+}
+
+// get sends the request of Open.
+func (s *S3) get(ctx context.Context, key string, get minio.GetObjectOptions) (io.ReadCloser, minio.ObjectInfo, http.Header, error) {
+	if err := s.signIn(ctx); err != nil {
+		return nil, minio.ObjectInfo{}, nil, err
+	}
+	return minio.Core{Client: s.read}.GetObject(ctx, s.cfg.Bucket, key, get)
 }
 
 // download is a body that fails when the network is silent for too long. Time that its reader takes does not count.
@@ -223,6 +270,9 @@ func (d *download) Close() error {
 func (s *S3) Stat(ctx context.Context, key string, version Version) (Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
+	if err := s.signIn(ctx); err != nil {
+		return Info{}, s.explainSilence("asking for "+key, err)
+	}
 	object, err := s.read.StatObject(ctx, s.cfg.Bucket, key, minio.StatObjectOptions{VersionID: version, Checksum: true})
 	if err != nil {
 		return Info{}, s.explain("asking for "+key, "s3:GetObject and s3:GetObjectVersion", err)
@@ -281,6 +331,10 @@ func (s *S3) List(ctx context.Context, prefix, startAfter string) iter.Seq2[Info
 		stalled := time.AfterFunc(s.cfg.Timeout, func() { cancel(context.DeadlineExceeded) })
 		defer stalled.Stop()
 
+		if err := s.signIn(ctx); err != nil {
+			yield(Info{}, s.explainSilence("listing "+prefix, err))
+			return
+		}
 		var held []Info // in order of arrival
 		limit := 2 * s.pageSize
 		for object := range s.read.ListObjectsIter(ctx, s.cfg.Bucket, minio.ListObjectsOptions{
@@ -346,6 +400,9 @@ func yieldOrdered(held []Info, ready func(key string) bool, yield func(Info, err
 func (s *S3) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
+	if err := s.signIn(ctx); err != nil {
+		return s.explainSilence("checking "+s.String(), err)
+	}
 	versioning, err := s.write.GetBucketVersioning(ctx, s.cfg.Bucket)
 	if err != nil {
 		return s.explain("checking "+s.String(), "s3:GetBucketVersioning", err)
@@ -368,6 +425,9 @@ func (s *S3) Check(ctx context.Context) error {
 func (s *S3) makeBucket(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
+	if err := s.signIn(ctx); err != nil {
+		return s.explainSilence("making "+s.String(), err)
+	}
 	err := s.write.MakeBucket(ctx, s.cfg.Bucket, minio.MakeBucketOptions{Region: s.cfg.Region, ObjectLocking: true})
 	if err != nil {
 		return s.explain("making "+s.String(), "s3:CreateBucket and s3:PutBucketObjectLockConfiguration", err)

@@ -29,7 +29,7 @@ func (cfg Config) transport() (*http.Transport, error) {
 		}
 	}
 	t.TLSClientConfig.MinVersion = tls.VersionTLS12
-	t.ResponseHeaderTimeout = cfg.Timeout
+	t.ResponseHeaderTimeout = 0 // each call has a limit of its own; this would begin while megabytes are still on their way
 	return t, nil
 }
 

@@ -78,6 +78,12 @@ func (c *Client) Create(ctx context.Context, key string, body io.ReadSeeker, opt
 	return version, created
 }
 
+// Lock implements [storage.Bucket].
+func (c *Client) Lock(ctx context.Context, key string, version storage.Version, mode string, until time.Time) error {
+	_, err := try(c, OpLock, key, func() (struct{}, error) { return struct{}{}, c.bucket.Lock(ctx, key, version, mode, until) })
+	return err
+}
+
 // Open implements [storage.Bucket].
 func (c *Client) Open(ctx context.Context, key string, version storage.Version, offset, length int64) (io.ReadCloser, storage.Info, error) {
 	var body io.ReadCloser // nil unless it is open

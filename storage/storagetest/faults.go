@@ -19,6 +19,7 @@ const (
 	OpOpen     = "bucket.Open"
 	OpBody     = "bucket.Read" // one Read of what Open returned, that at its end too
 	OpStat     = "bucket.Stat"
+	OpLock     = "bucket.Lock"
 	OpVersions = "bucket.Versions"
 	OpList     = "bucket.List"
 	OpCheck    = "bucket.Check"

@@ -186,6 +186,26 @@ func (m *Memory) DeleteVersion(ctx context.Context, key, version string) error {
 	return nil
 }
 
+// Lock implements [storage.Bucket].
+func (m *Memory) Lock(ctx context.Context, key string, version storage.Version, mode string, until time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o, err := m.find(ctx, key, version)
+	if err != nil {
+		return fmt.Errorf("locking %s: %w", key, err)
+	}
+	until = until.Truncate(time.Second)
+	if o.info.LockMode == storage.Compliance && (mode != storage.Compliance || until.Before(o.info.RetainUntil)) {
+		return fmt.Errorf("locking %s: %w: locked until %s", key, storage.ErrDenied, o.info.RetainUntil.Format(time.RFC3339))
+	}
+	for i := range m.objects[key] {
+		if info := &m.objects[key][i].info; info.Version == o.info.Version {
+			info.LockMode, info.RetainUntil = mode, until
+		}
+	}
+	return nil
+}
+
 // find returns a version, the current one for "". The caller holds mu.
 func (m *Memory) find(ctx context.Context, key string, version storage.Version) (object, error) {
 	if err := checkKey(key); err != nil {

@@ -56,6 +56,7 @@ func Run(t *testing.T, target Target) {
 		{"Missing", false, (*suite).missing},
 		{"Keys", false, (*suite).keys},
 		{"Lock", false, (*suite).lock},
+		{"LockLater", false, (*suite).lockLater},
 		{"List", false, (*suite).list},
 		{"Overwritten", true, (*suite).overwritten},
 		{"DeleteMarker", true, (*suite).deleteMarker},

@@ -39,6 +39,41 @@ func (s *suite) lock() {
 	}
 }
 
+// lockLater: an object that lies there without a lock can be locked, and locked for longer, never for shorter.
+func (s *suite) lockLater() {
+	key := s.prefix + "later"
+	opts := Options([]byte("x"))
+	opts.LockMode = ""
+	version, err := s.Bucket.Create(s.ctx, key, strings.NewReader("x"), opts)
+	if err != nil {
+		s.Fatal(err)
+	}
+	if s.Overwrite != nil && s.Bucket.Locks() { // it is the version that is locked, not the key
+		if err := s.Overwrite(s.ctx, key, []byte("y")); err != nil {
+			s.Fatal(err)
+		}
+	}
+	until := time.Now().Add(retention)
+	for _, c := range []struct {
+		until time.Time
+		want  time.Time
+	}{{until, until}, {until.Add(time.Hour), until.Add(time.Hour)}, {until, until.Add(time.Hour)}} {
+		err := s.Bucket.Lock(s.ctx, key, version, storage.Compliance, c.until)
+		if s.Bucket.Locks() && (err == nil) != c.until.Equal(c.want) || !s.Bucket.Locks() && err != nil {
+			s.Errorf("locking until %s: %v", c.until, err)
+		}
+		want := storage.Info{LockMode: storage.Compliance, RetainUntil: c.want.Truncate(time.Second)}
+		if !s.Bucket.Locks() {
+			want = storage.Info{}
+		}
+		info, err := s.Bucket.Stat(s.ctx, key, version)
+		if err != nil || info.LockMode != want.LockMode || !info.RetainUntil.Equal(want.RetainUntil) {
+			s.Errorf("stat: %+v, %v, want %+v", info, err, want)
+		}
+	}
+	s.wantError("locking what is not there", s.Bucket.Lock(s.ctx, s.prefix+"missing", "", storage.Compliance, until), storage.ErrNotFound)
+}
+
 // many objects are more than a page of a bucket that lists a few at a time.
 const many = 21
 
