@@ -103,6 +103,7 @@ func (l *Log) writeQueue() {
 	for _, f := range batch[:synced] {
 		f.done = true
 		l.count(f)
+		l.stored -= int64(len(f.lines) - len(f.out)) // no batch mark was needed
 	}
 	l.crowd = max(l.crowd-1, len(batch)+len(l.queue))
 	if l.active != nil && l.active.size > 0 {

@@ -65,8 +65,8 @@ func TestParallelAppendsAndRotation(t *testing.T) {
 	}
 	wg.Wait()
 	r.mustClose(l)
-	if s := l.Stats(); s.Segments < 10 {
-		t.Errorf("%d segments", s.Segments)
+	if s := l.Stats(); s.Segments < 10 || s.JournalBytes != 0 {
+		t.Errorf("stats %+v", s)
 	}
 	numbers, _ := r.verify()
 	r.wantNumbers(numbers, workers*chunks*4)
