@@ -110,6 +110,9 @@ func TestFluentBit(t *testing.T) {
 		{"what was acknowledged survives kill -9", testKill},
 		{"a restart continues the chain", testRestart},
 		{"a hot reload keeps going", testHotReload},
+		{"many hot reloads leave nothing behind", testManyReloads},
+		{"SIGTERM during an upload that hangs", testTermWhileHanging},
+		{"an output that cannot start does not harm the other", testSecondOutputRefused},
 		{"lost local state is told in the chain", testLostState},
 		{"hostile input is kept", testHostileInput},
 		{"a configuration that cannot work stops Fluent Bit", testRefusedByFluentBit},
@@ -130,6 +133,27 @@ func TestPlugin(t *testing.T) {
 		{"the store goes away and comes back", testStoreAway},
 		{"corrupt chunks are kept byte for byte", testCorruptChunks},
 		{"a configuration that cannot work is refused", testRefused},
+		{"reloads under load leave nothing behind", testReloadedHost},
+		{"instances that are not open take nothing", testNotOpen},
+		{"a panic while starting is a refusal", testPanicWhileStarting},
+	} {
+		t.Run(test.name, test.run)
+	}
+}
+
+// TestDisk is what is promised of the plugin when the disk below its store_dir fails.
+func TestDisk(t *testing.T) {
+	host.Plugin(t)
+	for _, test := range []struct {
+		name string
+		run  func(t *testing.T)
+	}{
+		{"a step fails, or is the last", testFailingSteps},
+		{"the power is cut", testPowerCut},
+		{"the disk is full for a while", testFullDisk},
+		{"what waits for the store fills the disk", testFullWhileStoreAway},
+		{"the disk is read-only", testReadOnly},
+		{"a bit flips", testDamage},
 	} {
 		t.Run(test.name, test.run)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,7 +39,10 @@ type chunkFile struct {
 }
 
 // chunkFiles writes n chunks of 20 records.
-func chunkFiles(t *testing.T, name string, n int) []chunkFile {
+func chunkFiles(t *testing.T, name string, n int) []chunkFile { return paddedChunkFiles(t, name, n, 0) }
+
+// paddedChunkFiles is chunkFiles with records that are longer by pad bytes.
+func paddedChunkFiles(t *testing.T, name string, n, pad int) []chunkFile {
 	t.Helper()
 	dir := t.TempDir()
 	var all []chunkFile
@@ -48,6 +52,9 @@ func chunkFiles(t *testing.T, name string, n int) []chunkFile {
 		for k := 20 * i; k < 20*i+20; k++ {
 			s := sent{id: recordID(name, k), tag: "host", time: time.Unix(1700000000, int64(k)).UTC(), meta: `{"node":"gpu-1"}`}
 			record := auditRecord(s.id, k)
+			if pad > 0 {
+				record["prompt"] = strings.Repeat(s.id, 1+pad/len(s.id))[:pad]
+			}
 			s.record = text(t, record)
 			var err error
 			if events, err = fluentbit.AppendV2(events, fluentbit.Event{Time: s.time, Meta: map[string]any{"node": "gpu-1"}, Record: record}); err != nil {

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ func missing(t testing.TB, what string) {
 }
 
 // sources are the host's, in test/host/src; the last makes what a plugin looks for in Fluent Bit with dlsym.
-var sources = []string{"host.c", "lent.c", "pool.c", "symbols.c"}
+var sources = []string{"host.c", "lent.c", "load.c", "pool.c", "symbols.c"}
 
 // Build compiles the host into dir, unless it is there and newer than its sources, and returns its path. bare: without
 // the symbols that a plugin looks for in Fluent Bit, so without metrics.
@@ -99,6 +100,11 @@ type Options struct {
 	NoLog    bool   // no function for logging
 	LogLevel string // error, warn, info (default), debug
 	Env      []string
+
+	// NoContext has FLBPluginInit panic, since there is nowhere to put the number of an instance.
+	NoContext bool
+	// Under is a program with its arguments that runs the host, the rest of its arguments, in its own process: strace -D.
+	Under []string
 }
 
 // Host is a running plugin host.
@@ -123,6 +129,7 @@ type Answer struct {
 	Ret         string             `json:"ret"` // OK, RETRY or ERROR
 	Tries       int                `json:"tries"`
 	Micros      int64              `json:"us"`
+	Records     uint64             `json:"records"`
 	Values      map[string]float64 `json:"values"` // of metrics, by name{instance}
 	Name        string             `json:"name"`   // of the plugin
 	Description string             `json:"description"`
@@ -131,7 +138,35 @@ type Answer struct {
 // Start starts a host with the plugin. It is killed at the end of the test, if it has not ended by then.
 func Start(t testing.TB, plugin string, opts Options) *Host {
 	t.Helper()
+	h := start(t, plugin, opts)
+	if first := h.Next(t); first.Op != "register" {
+		t.Fatalf("the plugin host begins with %+v", first)
+	}
+	return h
+}
+
+// Run has a host carry out the commands, and waits until it has ended, by itself or because it was killed: err says how, nil if
+// it ended well. It returns all answers that came, and the log.
+func Run(t testing.TB, plugin string, opts Options, commands ...string) (answers []Answer, log string, err error) {
+	t.Helper()
+	h := start(t, plugin, opts)
+	io.WriteString(h.stdin, strings.Join(commands, "\n")+"\n") // fails if it has ended before it has read all
+	h.stdin.Close()
+	select {
+	case <-h.done:
+	case <-time.After(2 * answerTimeout):
+		h.Kill()
+		t.Fatalf("the plugin host does not end\n%s", h.Log())
+	}
+	return h.answers, h.Log(), h.err
+}
+
+func start(t testing.TB, plugin string, opts Options) *Host {
+	t.Helper()
 	var args []string
+	if opts.NoContext {
+		args = append(args, "--no-context")
+	}
 	if opts.NoLog {
 		args = append(args, "--no-log")
 	}
@@ -139,7 +174,8 @@ func Start(t testing.TB, plugin string, opts Options) *Host {
 		args = append(args, "--log-level", opts.LogLevel)
 	}
 	h := &Host{more: make(chan struct{}, 1), done: make(chan struct{})}
-	h.cmd = exec.Command(binary(t, opts.Bare), append(args, plugin)...)
+	args = slices.Concat(opts.Under, []string{binary(t, opts.Bare)}, args, []string{plugin})
+	h.cmd = exec.Command(args[0], args[1:]...)
 	h.cmd.Env = append(os.Environ(), opts.Env...)
 	h.cmd.Stderr = lockedWriter{h}
 	stdout, err := h.cmd.StdoutPipe()
@@ -159,11 +195,11 @@ func Start(t testing.TB, plugin string, opts Options) *Host {
 			t.Logf("log of the plugin host:\n%s", h.Log())
 		}
 	})
-	if first := h.Next(t); first.Op != "register" {
-		t.Fatalf("the plugin host begins with %+v", first)
-	}
 	return h
 }
+
+// Pid is the number of the process.
+func (h *Host) Pid() int { return h.cmd.Process.Pid }
 
 type lockedWriter struct{ h *Host }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/record/recordtest"
 	"github.com/auditchain/auditchain/test/host"
 )
 
@@ -196,6 +197,50 @@ func TestThreadsOnSmallStacks(t *testing.T) {
 		}
 	}
 	h.End(t)
+}
+
+// A load delivers in time, each record with a number of its own, and the metrics are there meanwhile.
+func TestLoad(t *testing.T) {
+	p := newPlace(t)
+	var files []string
+	for n := range 2 {
+		chunk := recordtest.New(recordtest.Config{Seed: uint64(n), SourceID: "gpu-1/x", FirstSeq: 1 << 32}).Chunk(10)
+		files = append(files, write(t, fmt.Sprintf("%s.%d", p.chunk, n), string(chunk)))
+	}
+	h := host.Start(t, host.Plugin(t), host.Options{})
+	want(t, h.Do(t, p.init("a")), "init", "OK")
+	h.Send(t, "threads 2", "load a some.tag 100 1.5 "+strings.Join(files, " "), "metrics", "wait")
+	byFile := make(map[string]int)
+	metrics, records := false, uint64(0)
+	for {
+		a := h.Next(t)
+		if a.Op == "wait" {
+			break
+		}
+		switch a.Op {
+		case "flush":
+			want(t, a, "flush", "OK")
+			byFile[a.File]++
+		case "load":
+			if records = a.Records; a.Instance != "a" || a.Micros < 1_400_000 || !metrics {
+				t.Errorf("answer %+v (metrics before it: %v), want records of a until 1.4 s, when the last are due", a, metrics)
+			}
+		case "metrics":
+			metrics = true
+		default:
+			t.Fatalf("answer %+v", a)
+		}
+	}
+	want(t, h.Do(t, "exit a"), "exit", "OK")
+	values := h.Do(t, "metrics").Values
+	h.End(t)
+	// Fewer than 150 if the machine is busy.
+	if records == 0 || records > 150 || values["fluentbit_auditchain_records_total{a}"] != float64(records) || values["fluentbit_auditchain_redeliveries_total{a}"] != 0 {
+		t.Errorf("%d records were delivered, and the plugin says %v", records, values)
+	}
+	if n := byFile[files[0]] - byFile[files[1]]; n != 0 && n != 1 {
+		t.Errorf("the files were delivered %v times", byFile)
+	}
 }
 
 func TestHotReload(t *testing.T) {

@@ -3,11 +3,14 @@
  * lines on stdin. It exists because Fluent Bit cannot be told which chunk to deliver when, or to say at once what
  * became of it.
  *
- *     plugin-host [--no-log] [--log-level error|warn|info|debug] PLUGIN.so < script
+ *     plugin-host [--no-log] [--no-context] [--log-level error|warn|info|debug] PLUGIN.so < script
  *
  *     set KEY VALUE                   a property of the instances that are made after it; VALUE is the rest of the line
  *     init NAME [KEY=VALUE ...]       makes an instance, with these and all properties
  *     flush NAME TAG FILE [TIMES]     delivers FILE, one chunk, TIMES times (1)
+ *     load NAME TAG RATE SECONDS FILE ...
+ *                                     delivers the FILEs, one chunk each, by turns, so that RATE records a second come, for
+ *                                     SECONDS; each record's "seq", where it is a 64-bit integer, becomes the record's number
  *     threads N                       flushes run on N threads, all at once; 0 (the default): one after the other
  *     stack KIB                       flushes run on coroutines with stacks of so many KiB; 0 (the default): on the threads'
  *     retries N [MS]                  FLB_RETRY is obeyed N times (0), first after MS milliseconds (50), then after twice that...
@@ -18,11 +21,16 @@
  *     reload                          ends all instances, unloads the plugin and loads it again
  *     kill                            kill -9 of this very process
  *
- * NAME "-" is an instance whose context is NULL. All commands but flush, sleep and kill wait until the flushes before
- * them have ended. Each but set, threads, stack, retries and sleep answers with one JSON object on a line of its own, at
- * once; flush with one for each chunk, when it is done:
+ * NAME "-" is an instance whose context is NULL, "@N" one whose context is the number N, be it anybody's or not. With
+ * --no-context there is nowhere to put the context of a new one, which no plugin can cope with.
+ *
+ * All commands but flush, sleep and kill wait until the flushes before
+ * them have ended, and loads; only metrics does not wait while there is a load. Each but set, threads, stack, retries and
+ * sleep answers with one JSON object on a line of its own, at once; flush and load with one for each chunk, when it is done,
+ * and load with one more at its end, with the number of records:
  *
  *     {"op":"flush","instance":"a","tag":"t","file":"x.msgpack","ret":"OK","tries":1,"us":815}
+ *     {"op":"load","instance":"a","records":60000,"us":3000125}
  *
  * At the end of the script the instances that are left are ended. The exit status is 0, or 2 for a script or a plugin
  * that cannot be used.
@@ -42,6 +50,7 @@ static void *handle;
 static struct proxy_def *def;
 static struct instance instances[MAX_INSTANCES];
 static struct instance defaults;
+static int no_context;
 
 static void die(const char *format, ...)
 {
@@ -189,7 +198,7 @@ static void init(const char *name, char *properties)
     }
     plugin.api = &lent;
     plugin.o_ins = i;
-    plugin.context = i->context;
+    plugin.context = no_context ? NULL : i->context;
     ret = plugin.cb_init(&plugin);
     plugin.o_ins = plugin.context = NULL;
     answer("init", name, ret, start);
@@ -198,8 +207,24 @@ static void init(const char *name, char *properties)
     }
 }
 
-/* end ends an instance; NULL: one that was never started. */
-static void end(struct instance *i, int hot)
+/* context_of is the context of the instance of that name; there is none if it returns 0. */
+static int context_of(const char *name, void **context)
+{
+    struct instance *i;
+
+    if (!strcmp(name, "-") || *name == '@') {
+        *context = *name == '@' ? (void *) strtoul(name + 1, NULL, 0) : NULL;
+        return 1;
+    }
+    if (!*name || !(i = find(name))) {
+        return 0;
+    }
+    *context = i->context->remote_context;
+    return 1;
+}
+
+/* end ends an instance. i is NULL for a context that is none of the host's instances'. */
+static void end(struct instance *i, const char *name, void *context, int hot)
 {
     void (*pre_exit)(int) = dlsym(handle, "FLBPluginOutputPreExit");
     long long start = now_us();
@@ -208,8 +233,8 @@ static void end(struct instance *i, int hot)
     if (pre_exit) {
         pre_exit(hot);
     }
-    ret = plugin.cb_exit_ctx(i ? i->context->remote_context : NULL);
-    answer("exit", i ? i->name : "-", ret, start);
+    ret = plugin.cb_exit_ctx(context);
+    answer("exit", name, ret, start);
     if (i && symbols_forget) {
         symbols_forget(i);
     }
@@ -222,12 +247,12 @@ static void end_all(int hot)
 {
     for (int n = 0; n < MAX_INSTANCES; n++) {
         if (*instances[n].name) {
-            end(&instances[n], hot);
+            end(&instances[n], instances[n].name, instances[n].context->remote_context, hot);
         }
     }
 }
 
-static char *read_file(const char *file, size_t *size)
+char *read_file(const char *file, size_t *size)
 {
     FILE *f = fopen(file, "rb");
     char *data = NULL;
@@ -238,34 +263,49 @@ static char *read_file(const char *file, size_t *size)
         *size = fread(data, 1, end, f);
     }
     if (!data || *size != (size_t) end) {
-        die("flush: cannot read %s", file);
+        die("cannot read %s", file);
     }
     fclose(f);
     return data;
 }
 
+/* to is a task without a chunk, for the instance with that name. */
+static struct task to(const char *name, const char *tag)
+{
+    struct task t = {0};
+
+    if (!context_of(name, &t.remote_context)) {
+        die("no instance %s", name);
+    }
+    snprintf(t.instance, sizeof t.instance, "%s", name);
+    snprintf(t.tag, sizeof t.tag, "%s", tag);
+    return t;
+}
+
 static void flush(const char *name, char *tag, char *file, int times)
 {
-    struct instance *i = find(name);
-    int null = !strcmp(name, "-");
+    struct task prototype = to(name, tag);
     char *data;
-    size_t size;
 
-    if (!null && !i) {
-        die("flush: no instance %s", name);
-    }
-    data = read_file(file, &size);
+    snprintf(prototype.file, sizeof prototype.file, "%s", file);
+    data = read_file(file, &prototype.size);
     while (times-- > 0) {
-        struct task *t = calloc(1, sizeof *t);
-        snprintf(t->instance, sizeof t->instance, "%s", name);
-        snprintf(t->tag, sizeof t->tag, "%s", tag);
-        snprintf(t->file, sizeof t->file, "%s", file);
-        t->remote_context = null ? NULL : i->context->remote_context;
-        t->data = memcpy(malloc(size ? size : 1), data, size);
-        t->size = size;
+        struct task *t = memcpy(malloc(sizeof *t), &prototype, sizeof *t);
+        t->data = memcpy(malloc(t->size ? t->size : 1), data, t->size);
         pool_flush(t);
     }
     free(data);
+}
+
+static void load_command(char *line)
+{
+    char *name = word(&line), *tag = word(&line), *rate = word(&line), *seconds = word(&line);
+    struct task prototype = to(name, tag);
+    const char *wrong = load_start(&prototype, atof(rate), atof(seconds), line);
+
+    if (wrong) {
+        die("load: %s", wrong);
+    }
 }
 
 static void command(char *line)
@@ -282,7 +322,10 @@ static void command(char *line)
     } else if (!strcmp(op, "kill")) {
         raise(SIGKILL);
     }
-    pool_wait();
+    if (strcmp(op, "metrics") || !load_running()) {
+        load_wait();
+        pool_wait();
+    }
     if (!strcmp(op, "set")) {
         char *key = word(&line);
         set(&defaults, key, line);
@@ -291,15 +334,17 @@ static void command(char *line)
         init(name, line);
     } else if (!strcmp(op, "exit")) {
         char *name = word(&line);
-        struct instance *i = find(name);
-        if (!*name || (!i && strcmp(name, "-"))) {
+        void *context;
+        if (!context_of(name, &context)) {
             die("exit: no instance %s", name);
         }
-        end(i, !strcmp(line, "hot"));
+        end(find(name), name, context, !strcmp(line, "hot"));
     } else if (!strcmp(op, "reload")) {
         end_all(1);
         unload();
         load();
+    } else if (!strcmp(op, "load")) {
+        load_command(line);
     } else if (!strcmp(op, "threads")) {
         pool_threads(atoi(number));
     } else if (!strcmp(op, "stack")) {
@@ -331,11 +376,13 @@ int main(int argc, char **argv)
         if (!strcmp(argv[n], "--no-log")) {
             lent.log_print = NULL;
             lent.output_log_check = NULL;
+        } else if (!strcmp(argv[n], "--no-context")) {
+            no_context = 1;
         } else if (!strcmp(argv[n], "--log-level") && n + 1 < argc) {
             n++;
             log_level = *argv[n] == 'e' ? 1 : *argv[n] == 'w' ? 2 : *argv[n] == 'i' ? 3 : 4;
         } else if (path || *argv[n] == '-') {
-            die("usage: plugin-host [--no-log] [--log-level LEVEL] PLUGIN.so < script");
+            die("usage: plugin-host [--no-log] [--no-context] [--log-level LEVEL] PLUGIN.so < script");
         } else {
             path = argv[n];
         }
@@ -350,6 +397,7 @@ int main(int argc, char **argv)
             command(line);
         }
     }
+    load_wait();
     pool_wait();
     end_all(0);
     unload();

@@ -45,6 +45,7 @@ extern int log_level; /* of all instances */
 
 /* host.c */
 void json_string(FILE *out, const char *s);
+char *read_file(const char *file, size_t *size); /* all of it, to be freed; ends the process if it cannot */
 
 /* pool.c: what flushes run on. */
 struct task {
@@ -67,6 +68,11 @@ FILE *result_begin(void); /* one line of output; holds the lock until result_end
 void result_end(void);
 const char *ret_name(int ret);
 long long now_us(void);
+
+/* load.c: flushes at a steady rate. */
+const char *load_start(const struct task *t, double rate, double seconds, char *files); /* NULL, or what is wrong */
+int load_running(void); /* until load_wait */
+void load_wait(void);
 
 /* symbols.c, left out for a host without metrics: what a plugin looks for with dlsym. */
 void symbols_print(FILE *out) __attribute__((weak));

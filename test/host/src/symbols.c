@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_METRICS = 256 };
+enum { MAX_METRICS = 1024 };
 
 struct metric {
     struct instance *owner; /* NULL once it has ended */
