@@ -71,10 +71,16 @@ func open(ctx context.Context, cfg Config, opts Options, w world) (_ *Log, err e
 	if err := l.lockDir(); err != nil {
 		return nil, fmt.Errorf("store_dir: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			l.lock.Close() // the error that counts is there already
+	opened := false
+	defer func() { // a panic is no reason to keep the directory, for a later start in the same process
+		if opened {
+			return
 		}
+		if l.cancel != nil {
+			l.cancel()
+			<-l.done
+		}
+		l.lock.Close() // what counts is on its way already
 	}()
 	if err := l.recover(ctx); err != nil {
 		return nil, err
@@ -89,6 +95,7 @@ func open(ctx context.Context, cfg Config, opts Options, w world) (_ *Log, err e
 		cancel() // nothing is waited for: what is there stays for the next start
 		return nil, errors.Join(fmt.Errorf("saying that the journal was lost: %w", err), l.Close(ctx))
 	}
+	opened = true
 	return l, nil
 }
 

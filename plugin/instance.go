@@ -71,7 +71,9 @@ func (i *instance) append(tag, chunk []byte) error {
 // close closes the log and lets go of Fluent Bit. After it nothing of the instance runs.
 func (i *instance) close() {
 	defer i.logger.detach()
+	defer onPanic(i.logger, "closing", func() {})
 	defer i.metrics.stop()
+	defer onPanic(i.logger, "closing", func() {})
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if err := i.log.Close(ctx); err != nil {

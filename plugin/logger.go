@@ -73,16 +73,25 @@ func (l *logger) detach() {
 
 func (l *logger) log(level level, msg string) {
 	line := l.prefix + oneLine(msg)
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if l.printer != nil {
-		if !l.printer.enabled(level) || l.printer.print(level, line) {
-			return
-		}
-	} else if level > levelInfo {
+	if l.printed(level, line) {
 		return
 	}
 	fmt.Fprintf(l.stderr, "[%s] [%5s] %s\n", l.now().Format("2006/01/02 15:04:05.000"), level, line)
+}
+
+// printed reports whether Fluent Bit has the line, or does not want it.
+func (l *logger) printed(level level, line string) (done bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	defer func() {
+		if recover() != nil { // which cannot be told by the way that panicked
+			done = false
+		}
+	}()
+	if l.printer == nil {
+		return level > levelInfo
+	}
+	return !l.printer.enabled(level) || l.printer.print(level, line)
 }
 
 // maxMessage is the length of a message in bytes. Fluent Bit cuts lines, with what it puts before them, at 4 KiB.

@@ -42,7 +42,8 @@ func init() {
 // FLBPluginRegister tells Fluent Bit what this is.
 //
 //export FLBPluginRegister
-func FLBPluginRegister(def *C.struct_flb_plugin_proxy_def) C.int {
+func FLBPluginRegister(def *C.struct_flb_plugin_proxy_def) (ret C.int) {
+	defer onPanic(stderrLogger(pluginName), "registering", func() { ret = -1 })
 	def._type = C.FLB_PROXY_OUTPUT_PLUGIN
 	def.proxy = C.FLB_PROXY_GOLANG
 	def.flags = 0
@@ -55,6 +56,7 @@ func FLBPluginRegister(def *C.struct_flb_plugin_proxy_def) C.int {
 //
 //export FLBPluginUnregister
 func FLBPluginUnregister(def *C.struct_flb_plugin_proxy_def) {
+	defer onPanic(stderrLogger(pluginName), "unregistering", func() {})
 	C.free(unsafe.Pointer(def.name))
 	C.free(unsafe.Pointer(def.description))
 	def.name, def.description = nil, nil

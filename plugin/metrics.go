@@ -117,6 +117,6 @@ func (m *metrics) stop() {
 	}
 	close(m.quit)
 	m.done.Wait()
+	defer C.metrics_close(m.c)
 	m.update()
-	C.metrics_close(m.c)
 }

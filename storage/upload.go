@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http/httptrace"
@@ -43,6 +44,11 @@ func (u *upload) Read(p []byte) (int, error) {
 
 // watch ends the request when it has stood still for the timeout.
 func (u *upload) watch(ctx context.Context, timeout time.Duration) {
+	defer func() {
+		if r := recover(); r != nil {
+			u.cancel(fmt.Errorf("internal error: %v", r))
+		}
+	}()
 	tick := time.NewTicker(max(timeout/16, time.Millisecond))
 	defer tick.Stop()
 	type place struct {
