@@ -73,7 +73,6 @@ func (i *instance) close() {
 	defer i.logger.detach()
 	defer onPanic(i.logger, "closing", func() {})
 	defer i.metrics.stop()
-	defer onPanic(i.logger, "closing", func() {})
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if err := i.log.Close(ctx); err != nil {

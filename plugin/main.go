@@ -43,7 +43,7 @@ func init() {
 //
 //export FLBPluginRegister
 func FLBPluginRegister(def *C.struct_flb_plugin_proxy_def) (ret C.int) {
-	defer onPanic(stderrLogger(pluginName), "registering", func() { ret = -1 })
+	defer onPanic(nobody.logger, "registering", func() { ret = -1 })
 	def._type = C.FLB_PROXY_OUTPUT_PLUGIN
 	def.proxy = C.FLB_PROXY_GOLANG
 	def.flags = 0
@@ -56,7 +56,7 @@ func FLBPluginRegister(def *C.struct_flb_plugin_proxy_def) (ret C.int) {
 //
 //export FLBPluginUnregister
 func FLBPluginUnregister(def *C.struct_flb_plugin_proxy_def) {
-	defer onPanic(stderrLogger(pluginName), "unregistering", func() {})
+	defer onPanic(nobody.logger, "unregistering", func() {})
 	C.free(unsafe.Pointer(def.name))
 	C.free(unsafe.Pointer(def.description))
 	def.name, def.description = nil, nil
@@ -84,6 +84,12 @@ func FLBPluginInit(plugin *C.struct_flbgo_output_plugin) (ret C.int) {
 		l.Error(err.Error())
 		return C.FLB_ERROR
 	}
+	defer func() {
+		if ret != C.FLB_OK { // a panic
+			i.close()
+		}
+	}()
+	defer onPanic(l, "starting", func() { ret = C.FLB_ERROR })
 	i.metrics = startMetrics(h, l, i.log.Stats)
 	plugin.context.remote_context = C.uintptr_t(instances.add(i))
 	return C.FLB_OK

@@ -149,6 +149,7 @@ func TestDisk(t *testing.T) {
 		run  func(t *testing.T)
 	}{
 		{"a step fails, or is the last", testFailingSteps},
+		{"a step fails while there is a real store", testFailingStepsWithStore},
 		{"the power is cut", testPowerCut},
 		{"the disk is full for a while", testFullDisk},
 		{"what waits for the store fills the disk", testFullWhileStoreAway},

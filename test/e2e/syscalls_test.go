@@ -55,8 +55,9 @@ func strace(t *testing.T) {
 	}
 }
 
-// traced returns options under which the host's steps on the paths (none: all) are written to a file, and the faults are had.
-func (l *fileLog) traced(t *testing.T, faults ...fault) (_ host.Options, trace string) {
+// traced returns options under which the host's steps on the faults' paths (without faults: all) are written to a file, and the
+// faults come.
+func traced(t *testing.T, store string, faults ...fault) (_ host.Options, trace string) {
 	t.Helper()
 	trace = filepath.Join(t.TempDir(), "trace")
 	args := []string{"strace", "-D", "-f", "-qq", "-y", "-s", "0", "-e", "signal=none", "-o", trace, "-e", "trace=" + steps}
@@ -70,7 +71,7 @@ func (l *fileLog) traced(t *testing.T, faults ...fault) (_ host.Options, trace s
 			what = "error=" + f.error
 		}
 		args = append(args, "-e", fmt.Sprintf("inject=%s:%s:when=%s", f.call, what, f.when))
-		if path := filepath.Join(l.store(), f.path); f.path != anywhere && !paths[path] {
+		if path := filepath.Join(store, f.path); f.path != anywhere && !paths[path] {
 			paths[path] = true
 			args = append(args, "-P", path)
 		}
@@ -85,7 +86,7 @@ var (
 )
 
 // readTrace returns the steps in a trace.
-func (l *fileLog) readTrace(t *testing.T, trace string) []step {
+func readTrace(t *testing.T, store, trace string) []step {
 	t.Helper()
 	data, err := os.ReadFile(trace)
 	if err != nil {
@@ -98,7 +99,7 @@ func (l *fileLog) readTrace(t *testing.T, trace string) []step {
 			continue
 		}
 		for _, m := range pathInTrace.FindAllSubmatch(line, -1) {
-			path, err := filepath.Rel(l.store(), string(m[1]))
+			path, err := filepath.Rel(store, string(m[1]))
 			if err != nil || strings.HasPrefix(path, "..") {
 				path = anywhere
 			}
@@ -148,7 +149,7 @@ func scenes(t *testing.T) []scene {
 func (s *scene) rehearse(t *testing.T) []fault {
 	t.Helper()
 	l := s.log.clone(t)
-	opts, trace := l.traced(t)
+	opts, trace := traced(t, l.store())
 	lived := l.live(t, l.section(), opts, s.commands()...)
 	if lived.init != "OK" || len(lived.refused(s.left)) > 0 || lived.err != nil {
 		t.Fatalf("without a fault it fails: %+v", lived)
@@ -161,7 +162,7 @@ func (s *scene) rehearse(t *testing.T) []fault {
 		threads[key]++
 		times[[2]string(key[1:])] = max(times[[2]string(key[1:])], threads[key])
 	}
-	for _, step := range l.readTrace(t, trace) {
+	for _, step := range readTrace(t, l.store(), trace) {
 		if s.threads > 0 && !inJournal(step.path) {
 			continue // by the same goroutine as ever
 		}
@@ -211,13 +212,13 @@ var everywhere = []string{"fdatasync", "fsync", "renameat", "unlinkat", "linkat"
 func (s *scene) try(t *testing.T, crash bool, faults ...fault) (came bool) {
 	t.Helper()
 	l := s.log.clone(t)
-	opts, trace := l.traced(t, faults...)
+	opts, trace := traced(t, l.store(), faults...)
 	commands := s.commands()
 	if crash && !kills(faults) { // what the fault left is there at the next start, not sealed
 		commands = append(commands, "wait", "kill")
 	}
 	lived := l.live(t, l.section(), opts, commands...)
-	steps := l.readTrace(t, trace)
+	steps := readTrace(t, l.store(), trace)
 	came = len(injected(steps)) > 0 || kills(faults) && lived.err != nil
 	said := ourErrors(lived.log)
 	retried := slices.Contains(slices.Collect(maps.Values(lived.ret)), "RETRY")
@@ -336,6 +337,51 @@ func failingUndo(journal string) [][]fault {
 		{{"fdatasync", journal, "EIO", "2"}, kept},
 		{{"fdatasync", journal, "ENOSPC", "1"}, kept},
 		{{"fdatasync", journal, "EIO", "1"}, kept, stays},
+	}
+}
+
+// testFailingStepsWithStore is testFailingSteps with a real store and some faults.
+func testFailingStepsWithStore(t *testing.T) {
+	strace(t)
+	journal, signed := "journal-00000000000000000000.ndjson", "pending-000000000001.sigstore.json"
+	for _, f := range []fault{
+		{"fdatasync", journal, "EIO", "2"},
+		{"write", journal, "ENOSPC", "3"},
+		{"renameat", signed, "", "1"}, // when its segment is in the bucket
+		{"renameat", signed, "", "2"}, // when it is in the bucket itself
+		{"unlinkat", journal, "", "1"},
+	} {
+		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
+			l := newLog(t, gatewayHTTP.open(t))
+			f.path = filepath.Join(strings.ReplaceAll(l.chain, "/", "~"), f.path)
+			section := l.section().With("total_file_size", "1M")
+			chunks := paddedChunkFiles(t, "x", 14, 8000)
+			opts, trace := traced(t, l.storeDir, f)
+			answers, log, err := host.Run(t, host.Plugin(t), opts, slices.Concat(begin(section), []string{"retries 4 10"}, deliver(chunks))...)
+			if steps := readTrace(t, l.storeDir, trace); len(injected(steps)) == 0 && (err == nil || f.error != "") {
+				t.Errorf("it did not come to that: %v\n%s", err, log)
+			}
+			left := make(map[string]chunkFile)
+			for _, c := range chunks {
+				left[c.path] = c
+			}
+			for _, a := range answers {
+				if a.Op == "flush" && a.Ret == "OK" {
+					delete(left, a.File)
+				}
+			}
+			rest := slices.DeleteFunc(slices.Clone(chunks), func(c chunkFile) bool { return left[c.path].path == "" })
+			answers, log, err = host.Run(t, host.Plugin(t), host.Options{}, append(begin(section), deliver(rest)...)...)
+			if err != nil || slices.ContainsFunc(answers, func(a host.Answer) bool { return a.Ret != "OK" && a.Ret != "" }) {
+				t.Fatalf("it does not go on: %v\n%s", err, log)
+			}
+			c := l.load(t)
+			c.checkRecords(t, recordsOf(chunks))
+			c.checkCounts(t)
+			c.checkWhole(t, chunks)
+			l.verify(t)
+		})
 	}
 }
 
