@@ -180,8 +180,8 @@ func replayJournal(fsys disk.FS, path string, limit uint64) (*journal, error) {
 	for scanner.Scan() {
 		line := scanner.Bytes()
 		crc = crc32.Update(crc, castagnoli, line)
+		committed, err := r.line(line, offset)
 		offset += int64(len(line))
-		committed, err := r.line(line)
 		if err != nil {
 			return nil, damaged(path, r.j.size, err)
 		}
@@ -207,8 +207,8 @@ func replayJournal(fsys disk.FS, path string, limit uint64) (*journal, error) {
 	return r.j, nil
 }
 
-// line takes the next line, with its newline. committed says that it ended a chunk.
-func (r *replayer) line(line []byte) (committed bool, err error) {
+// line takes the next line, with its newline, which begins at offset. committed says that it ended a chunk.
+func (r *replayer) line(line []byte, offset int64) (committed bool, err error) {
 	line, whole := bytes.CutSuffix(line, []byte{'\n'})
 	switch {
 	case r.ended:
@@ -226,7 +226,10 @@ func (r *replayer) line(line []byte) (committed bool, err error) {
 		r.damage = "the last line has no end"
 		return false, nil
 	case bytes.IndexByte(line, 0) >= 0:
-		r.damage = "it has holes" // of a write that a power cut left half done: what was synced has no zero bytes
+		if !holes(line, offset) {
+			return false, errors.New("it has zero bytes")
+		}
+		r.damage = "it has holes"
 		return false, nil
 	case len(line) > 0 && line[0] == commitMark:
 		return true, r.commit(line)
@@ -279,6 +282,20 @@ func (r *replayer) entry(line []byte) error {
 		r.chunk = &id
 	}
 	return nil
+}
+
+// sector is the least that a disk writes, in bytes.
+const sector = 512
+
+// holes reports whether the zero bytes of a line, which begins at offset, can be what a power cut left of a write that was under
+// way: blocks that did not reach the disk, so that each run of them ends with a sector.
+func holes(line []byte, offset int64) bool {
+	for i := 0; i < len(line); i++ {
+		if line[i] == 0 && (i+1 == len(line) || line[i+1] != 0) && (offset+int64(i)+1)%sector != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // torn reports whether line, which has no newline, can be the begin of what was being written when a crash came: a batch mark,
