@@ -109,7 +109,7 @@ type recent struct {
 
 // maxRecent is how many chunks of committed journals are remembered, to know them when they are delivered again: Fluent Bit
 // delivers again what was under way when it was killed, which is a few chunks.
-const maxRecent = 8192
+const maxRecent = 32768
 
 // addChunks takes in the delivery ids of a committed journal.
 func (r *recent) addChunks(ids []chain.Hash) {
