@@ -149,17 +149,18 @@ func samePayload(data []byte, payload chain.Hash) bool {
 // error.
 func (l *Log) tidy(job *job) error {
 	j := job.j
-	if j != nil {
-		if !job.remembered {
-			job.remembered = true
+	if !job.remembered {
+		job.remembered = true
+		l.recent.Payload = job.stored.PreviousManifest
+		if j != nil {
 			l.recent.addChunks(j.chunks)
 			l.known.remember(job.m.Sources)
 			l.recent.Sources = l.known.list()
 		}
-		// Before the journal goes: a chunk may be delivered again long after its segment was committed.
-		if err := l.save(filepath.Join(l.dir, recentFile), &l.recent); err != nil {
-			return err
-		}
+	}
+	// Before the journal goes: a chunk may be delivered again long after its segment was committed.
+	if err := l.save(filepath.Join(l.dir, recentFile), &l.recent); err != nil {
+		return err
 	}
 	// The head moves by this rename. A crash before it finds the manifest signed and, in the bucket, itself.
 	err := l.fs.Rename(l.signedPath(job.n), filepath.Join(l.dir, headFile))

@@ -88,7 +88,7 @@ func (l *Log) rebuild(ctx context.Context) (recent, error) {
 		known.remember(m.Sources)
 		chunks, segments, size = chunks+len(ids), segments+1, size+m.Segment.RawSize
 	}
-	var r recent
+	r := recent{Payload: l.committed.PreviousManifest}
 	for i := len(all) - 1; i >= 0; i-- {
 		r.addChunks(all[i])
 	}

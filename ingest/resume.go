@@ -177,6 +177,9 @@ func (l *Log) catchUp(ctx context.Context, why string) error {
 			have = i + 1
 		}
 	}
+	if have < 0 && len(l.rotated) == 0 && l.stoodAt(payload) {
+		have = 0
+	}
 	lost := have < 0
 	if lost && len(l.rotated) > 0 {
 		is, err := l.contains(ctx, last, l.rotated[len(l.rotated)-1].end)
@@ -209,8 +212,10 @@ func (l *Log) catchUp(ctx context.Context, why string) error {
 	if err := l.adopt(m, payload); err != nil {
 		return fmt.Errorf("manifest %d in %s: %w", last, l.bucket, err)
 	}
-	if err := disk.Remove(l.fs, filepath.Join(l.dir, recentFile)); err != nil { // it knows as little
-		return err
+	if !l.stoodAt(payload) { // else it knows as little
+		if err := disk.Remove(l.fs, filepath.Join(l.dir, recentFile)); err != nil {
+			return err
+		}
 	}
 	if err := disk.WriteFile(l.fs, filepath.Join(l.dir, headFile), data); err != nil {
 		return err
@@ -220,6 +225,12 @@ func (l *Log) catchUp(ctx context.Context, why string) error {
 		l.opts.Logger.Warn(fmt.Sprintf("%s: going on from manifest %d, entry %d; what an earlier writer had acknowledged but not committed is not in the chain", why, last, m.NextSeq))
 	}
 	return nil
+}
+
+// stoodAt reports whether the last manifest that the store directory saw committed has the payload, though its head cannot be read.
+func (l *Log) stoodAt(payload chain.Hash) bool {
+	var r recent
+	return l.load(filepath.Join(l.dir, recentFile), &r) == nil && r.Payload == payload
 }
 
 // noteLost has the log say that a journal was lost, if the configuration allows to go on without it. It comes before the new

@@ -179,6 +179,30 @@ func TestRolledBackAndGoneOn(t *testing.T) {
 	r.wantNumbers(numbers, 4)
 }
 
+// TestDamagedHeadLosesNothing: with no journal there, that nothing was in it is known all the same.
+func TestDamagedHeadLosesNothing(t *testing.T) {
+	r := newRig(t)
+	r.cfg.OnLostJournal = Refuse
+	n := 0
+	for range 3 {
+		sealed(2)(r, &n)
+		path := filepath.Join(r.dir(), headFile)
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[len(data)/2] ^= 1
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sealed(2)(r, &n)
+	numbers, events := r.verify()
+	if r.wantNumbers(numbers, n); len(events) > 0 {
+		t.Errorf("events %v", events)
+	}
+}
+
 // TestDamagedState flips a bit in each file that a crash leaves in the store directory, wherever it is: what can be made again is
 // made again, and nothing is lost.
 func TestDamagedState(t *testing.T) {

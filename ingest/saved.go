@@ -103,6 +103,9 @@ func (l *Log) listPending() ([]uint64, error) {
 
 // recent is what is known of the entries committed lately, to know chunks and records that come again.
 type recent struct {
+	// Payload is the SHA-256 of the payload of the manifest that was committed with them. It tells where the store directory stood when
+	// its head cannot be read.
+	Payload chain.Hash     `json:"payload"`
 	Chunks  []byte         `json:"chunks"` // delivery ids, 32 bytes each, oldest first
 	Sources []chain.Source `json:"sources"`
 }
