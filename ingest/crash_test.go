@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,6 +74,40 @@ func TestWrongClockSignsNothing(t *testing.T) {
 		t.Errorf("closed with %v; log %q", err, r.log.lines)
 	}
 	r.mustClose(r.mustOpen())
+	numbers, _ := r.verify()
+	r.wantNumbers(numbers, 2)
+}
+
+// stepped is a bucket whose clock was far from ours in one answer, and is right in the next.
+type stepped struct {
+	storage.Bucket
+	mu    sync.Mutex
+	right bool
+}
+
+func (b *stepped) ClockSkew() (time.Duration, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.right {
+		return 0, true
+	}
+	return time.Hour, true
+}
+
+func (b *stepped) Check(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.right = true
+	return b.Bucket.Check(ctx)
+}
+
+// TestClockThatIsRightAgain: one answer with a wrong time is asked about, not believed for ever.
+func TestClockThatIsRightAgain(t *testing.T) {
+	r := newRig(t)
+	l := r.mustOpen()
+	mustAppend(t, l, testChunk(0, 2, 10))
+	l.bucket = &stepped{Bucket: l.bucket}
+	r.mustClose(l)
 	numbers, _ := r.verify()
 	r.wantNumbers(numbers, 2)
 }

@@ -143,7 +143,7 @@ type tornError struct {
 }
 
 func (e *tornError) Error() string {
-	return fmt.Sprintf("%s: %d bytes after byte %d were never acknowledged (%s)", e.path, e.torn, e.size, e.cause)
+	return fmt.Sprintf("%s: %d bytes after byte %d are no whole chunk (%s), as a crash leaves of a write that was not acknowledged", e.path, e.torn, e.size, e.cause)
 }
 
 // noLimit says that no journal comes after the one that is read.

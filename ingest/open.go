@@ -18,8 +18,11 @@ import (
 	"github.com/auditchain/auditchain/storage"
 )
 
-// openTimeout bounds what Open asks of the bucket.
-const openTimeout = 30 * time.Second
+// Bounds of what Open asks of the bucket. A store that hangs does not keep Fluent Bit from starting for long.
+const (
+	checkTimeout = 10 * time.Second
+	openTimeout  = 30 * time.Second
+)
 
 // Open opens the log that cfg describes: a new chain if the bucket has none of that name, otherwise the old one, with
 // whatever an earlier writer left in the store directory. Where it cannot tell where the chain stands it fails.
@@ -165,7 +168,9 @@ func (l *Log) recover(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	known := l.committed.NextN > 0
-	switch err := l.bucket.Check(bounded); {
+	checking, checked := context.WithTimeout(bounded, checkTimeout)
+	defer checked()
+	switch err := l.bucket.Check(checking); {
 	case err == nil && damage != nil:
 		l.opts.Logger.Warn(fmt.Sprintf("%v; looking for it in %s", damage, l.bucket))
 		err = l.catchUp(bounded, "the store directory's note of where the chain stands is damaged")

@@ -123,7 +123,11 @@ func (l *Log) say(err error, wait time.Duration) {
 		l.failed = err // take no more: what is acknowledged could never be committed
 	}
 	l.mu.Unlock()
-	l.opts.Logger.Error(fmt.Sprintf("%v; the data is kept in %s, next try in %s", err, l.dir, wait.Round(time.Millisecond)))
+	kept := fmt.Sprintf("the data is kept in %s, ", l.dir)
+	if errors.Is(err, errDamaged) {
+		kept = "nothing is taken any more, "
+	}
+	l.opts.Logger.Error(fmt.Sprintf("%v; %snext try in %s", err, kept, wait.Round(time.Millisecond)))
 }
 
 // stop ends all work after a panic.
@@ -191,13 +195,7 @@ func (l *Log) step(ctx context.Context) (again bool, err error) {
 		l.reserve()
 		return false, nil
 	}
-	if err := l.jobs[0].err; err != nil {
-		for _, job := range l.jobs {
-			job.err = nil
-		}
-		if errors.Is(err, syscall.ENOSPC) {
-			l.makeRoom()
-		}
+	if err := l.headFailure(); err != nil {
 		return false, err
 	}
 	for i, job := range l.jobs {
@@ -211,7 +209,7 @@ func (l *Log) step(ctx context.Context) (again bool, err error) {
 			}
 		case compressed:
 			if i == 0 || l.jobs[i-1].step >= drafted {
-				if job.err = l.draft(i, now); job.err == nil {
+				if job.err = l.draft(ctx, i, now); job.err == nil {
 					job.step = drafted
 					again = true
 				}
@@ -241,7 +239,22 @@ func (l *Log) step(ctx context.Context) (again bool, err error) {
 			return true, nil
 		}
 	}
-	return again || l.jobs[0].err != nil, nil
+	return again, l.headFailure()
+}
+
+// headFailure returns why the first job failed, if it did, and has all go on from where they are at the next try.
+func (l *Log) headFailure() error {
+	err := l.jobs[0].err
+	if err == nil {
+		return nil
+	}
+	for _, job := range l.jobs {
+		job.err = nil
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		l.makeRoom()
+	}
+	return err
 }
 
 // fill takes what is to be sealed next into the window.

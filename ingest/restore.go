@@ -48,7 +48,10 @@ func (l *Log) restoreJob(job *job, rotated []*journal) error {
 	data, err := disk.ReadFile(l.fs, l.signedPath(job.n), chain.MaxManifest)
 	switch {
 	case err == nil:
-		m, _, err := chain.OpenManifest(data, l.key.Public())
+		m, payload, err := chain.OpenManifest(data, l.key.Public())
+		if next := l.committed; err == nil && l.committed.NextN > 0 {
+			err = next.Advance(m, payload)
+		}
 		if err == nil { // then its segment is in the bucket
 			job.step, job.p = uploaded, &pending{Draft: *m}
 			if m.Segment != nil {
@@ -60,7 +63,7 @@ func (l *Log) restoreJob(job *job, rotated []*journal) error {
 		if asideErr != nil {
 			return asideErr
 		}
-		l.opts.Logger.Warn(fmt.Sprintf("manifest %d, signed but not in the bucket yet, is damaged: %v; it is kept aside as %s, and made anew", job.n, err, aside))
+		l.opts.Logger.Warn(fmt.Sprintf("manifest %d, signed but not in the bucket yet, cannot be used: %v; it is kept aside as %s, and made anew", job.n, err, aside))
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}

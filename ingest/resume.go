@@ -37,7 +37,7 @@ func (l *Log) begin(ctx context.Context) error {
 		return fmt.Errorf("%s has journals, but no %s, and %s has no such chain: is this the right bucket, endpoint and prefix? if so, restore %s, or move it away to begin a new chain",
 			l.dir, headFile, l.bucket, l.dir)
 	default:
-		if err := l.draftGenesis(first); err != nil {
+		if err := l.draftGenesis(ctx, first); err != nil {
 			return fmt.Errorf("preparing the genesis: %w", err)
 		}
 	}
@@ -50,10 +50,10 @@ func (l *Log) begin(ctx context.Context) error {
 }
 
 // draftGenesis is step 2 of the chain's first manifest.
-func (l *Log) draftGenesis(job *job) error {
+func (l *Log) draftGenesis(ctx context.Context, job *job) error {
 	now := l.now()
 	p := &pending{Draft: chain.Manifest{Kind: chain.KindGenesis}}
-	if err := l.decide(&p.Draft, now, time.Time{}); err != nil {
+	if err := l.decide(ctx, &p.Draft, now, time.Time{}); err != nil {
 		return err
 	}
 	p.Draft.TreeAfter = []chain.Hash{}
@@ -71,22 +71,38 @@ func (l *Log) draftGenesis(job *job) error {
 	return l.save(l.pendingPath(0), p)
 }
 
-// findLast returns the number of the chain's last manifest in the bucket, with O(log n) requests.
+// findLast returns the number of the chain's last manifest in the bucket, with O(log n) requests for each run of them: of old ones
+// some may be gone, in no order.
 func (l *Log) findLast(ctx context.Context) (last uint64, found bool, err error) {
-	// The first that is there: not number 0 when that has outlived its retention.
-	for info, err := range l.bucket.List(ctx, l.layout.Manifests(), "") {
+	for after := ""; ; after = l.layout.Manifest(last) {
+		n, more, err := l.nextManifest(ctx, after)
+		if err != nil || !more {
+			return last, found, err
+		}
+		if last, err = l.lastOfRun(ctx, n); err != nil {
+			return 0, false, err
+		}
+		found = true
+	}
+}
+
+// nextManifest returns the number of the first manifest whose key comes after the given one.
+func (l *Log) nextManifest(ctx context.Context, after string) (n uint64, found bool, err error) {
+	for info, err := range l.bucket.List(ctx, l.layout.Manifests(), after) {
 		if err != nil {
 			return 0, false, err
 		}
-		n, ok := l.layout.ParseManifestKey(info.Key)
-		if ok && !info.DeleteMarker {
-			last, found = n, true
-			break
+		if n, ok := l.layout.ParseManifestKey(info.Key); ok && !info.DeleteMarker {
+			return n, true, nil
 		}
 	}
-	if !found {
-		return 0, false, nil
-	}
+	return 0, false, nil
+}
+
+// lastOfRun returns the last of the manifests that follow manifest first, each by the next number, as far as it can tell with
+// O(log n) requests.
+func (l *Log) lastOfRun(ctx context.Context, first uint64) (last uint64, err error) {
+	last = first
 	there := func(n uint64) (bool, error) {
 		versions, err := l.bucket.Versions(ctx, l.layout.Manifest(n))
 		for _, v := range versions {
@@ -100,7 +116,7 @@ func (l *Log) findLast(ctx context.Context) (last uint64, found bool, err error)
 	for {
 		ok, err := there(last + step)
 		if err != nil {
-			return 0, false, err
+			return 0, err
 		}
 		if !ok {
 			break
@@ -113,7 +129,7 @@ func (l *Log) findLast(ctx context.Context) (last uint64, found bool, err error)
 		half := step / 2
 		ok, err := there(last + half)
 		if err != nil {
-			return 0, false, err
+			return 0, err
 		}
 		if ok {
 			last += half
@@ -122,7 +138,7 @@ func (l *Log) findLast(ctx context.Context) (last uint64, found bool, err error)
 			step = half
 		}
 	}
-	return last, true, nil
+	return last, nil
 }
 
 // manifest reads manifest n from the bucket and checks its signature.
@@ -381,7 +397,18 @@ func (l *Log) compare(ctx context.Context) (behind bool, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	return !samePayload(ours, payload), nil
+	if !samePayload(ours, payload) {
+		return true, nil
+	}
+	// Whoever came after it was not here.
+	_, _, err = l.oldest(ctx, n+2)
+	if errors.Is(err, storage.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading manifest %d: %w", n+2, err)
+	}
+	return true, nil
 }
 
 // checkBucket looks at the bucket anew after anything went wrong, or if it was out of reach when the log was opened.

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/auditchain/auditchain/chain"
 )
@@ -179,6 +181,44 @@ func TestRolledBackAndGoneOn(t *testing.T) {
 	r.wantNumbers(numbers, 4)
 }
 
+// TestTakenOverAfterLostAnswer: the answer to a manifest's PUT is lost, its writer dies, and another goes on from there. The
+// first finds its manifest in the bucket, and that it was not the last.
+func TestTakenOverAfterLostAnswer(t *testing.T) {
+	for _, mode := range []OnLostJournal{Resume, Refuse} {
+		r := newRig(t)
+		n := 0
+		sealed(1)(r, &n)
+		plain := r.bucket
+		deaf := &faulty{Bucket: plain, k: 1, done: true, always: true} // the segment is heard of, its manifest is not
+		r.bucket = deaf
+		l := r.mustOpen()
+		mustAppend(t, l, testChunk(n, 1, 10))
+		n++
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		l.Close(ctx)
+		cancel()
+		r.bucket = plain
+		other := *r
+		other.cfg.StoreDir = r.cfg.StoreDir + ".other"
+		sealed(1)(&other, &n)
+		r.cfg.OnLostJournal = mode
+		l, err := r.open()
+		if mode == Refuse {
+			if err == nil || !strings.Contains(err.Error(), "on_lost_journal is refuse") {
+				t.Errorf("opened: %v", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustAppend(t, l, testChunk(n, 1, 10))
+		r.mustClose(l)
+		numbers, _ := r.verify()
+		r.wantNumbers(numbers, n+1)
+	}
+}
+
 // TestDamagedHeadLosesNothing: with no journal there, that nothing was in it is known all the same.
 func TestDamagedHeadLosesNothing(t *testing.T) {
 	r := newRig(t)
@@ -216,7 +256,7 @@ func TestDamagedState(t *testing.T) {
 		{recentFile, ".zst", "reading what was committed lately from"},
 		{filepath.Base((&Log{}).pendingPath(2)), ".zst", "its draft is kept aside as"},
 		{filepath.Base((&Log{}).segmentPath(2)), ".zst", "is made anew"},
-		{signedName, signedName[len(pendingPrefix):], "is damaged"},
+		{signedName, signedName[len(pendingPrefix):], "cannot be used"},
 	}
 	for _, test := range tests {
 		t.Run(test.file, func(t *testing.T) {

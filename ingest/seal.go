@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -43,6 +44,9 @@ func (l *Log) compress(ctx context.Context, job *job) error {
 func (l *Log) copyEntries(ctx context.Context, w io.Writer, job *job) error {
 	j := job.j
 	f, err := l.fs.OpenFile(j.path, os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -99,7 +103,7 @@ type pending struct {
 const maxSkew = 15 * time.Minute
 
 // draft is step 2: what the manifest of the i-th job will say is decided and saved.
-func (l *Log) draft(i int, now time.Time) error {
+func (l *Log) draft(ctx context.Context, i int, now time.Time) error {
 	job := l.jobs[i]
 	p := &pending{Draft: chain.Manifest{N: job.n, Kind: chain.KindHeartbeat}}
 	m := &p.Draft
@@ -141,7 +145,7 @@ func (l *Log) draft(i int, now time.Time) error {
 		return fmt.Errorf("drafting manifest %d: %w: it has %d entries, not %d", job.n, errDamaged, tree.Size()-m.FirstSeq, m.NextSeq-m.FirstSeq)
 	}
 	m.Head, m.TreeAfter = &entry, tree.Compact()
-	if err := l.decide(m, now, until); err != nil {
+	if err := l.decide(ctx, m, now, until); err != nil {
 		return fmt.Errorf("drafting manifest %d: %w", job.n, err)
 	}
 	if err := l.save(l.pendingPath(job.n), p); err != nil {
@@ -153,9 +157,13 @@ func (l *Log) draft(i int, now time.Time) error {
 }
 
 // decide fills in what does not follow from the entries. No manifest's lock may end before that of the manifest before it.
-func (l *Log) decide(m *chain.Manifest, now, notBefore time.Time) error {
+func (l *Log) decide(ctx context.Context, m *chain.Manifest, now, notBefore time.Time) error {
 	// A lock cannot be shortened: rather wait than promise years too many by a clock that is wrong.
-	if skew, known := l.bucket.ClockSkew(); known && skew.Abs() > maxSkew {
+	skew, known := l.bucket.ClockSkew()
+	if known && skew.Abs() > maxSkew && l.bucket.Check(ctx) == nil { // perhaps it was
+		skew, known = l.bucket.ClockSkew()
+	}
+	if known && skew.Abs() > maxSkew {
 		return fmt.Errorf("%w: the store's is %s from this machine's", storage.ErrClockSkew, skew.Round(time.Second))
 	}
 	m.SealedAt = chain.Time{Time: now.UTC()}
