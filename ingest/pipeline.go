@@ -36,6 +36,7 @@ type pipeline struct {
 	workers       sync.WaitGroup
 	idle          []chain.Compressor
 	recent        recent
+	noted         *uint64 // first entry of the journal of the note; nil: none was made
 	known         sources // of the manifests in the bucket
 	bucketChecked bool
 	reserved      bool // the reserve file is there
@@ -191,6 +192,7 @@ func (l *Log) step(ctx context.Context) (again bool, err error) {
 	}
 	now := l.now()
 	l.fill(now)
+	l.noteJournal()
 	if len(l.jobs) == 0 {
 		l.reserve()
 		return false, nil

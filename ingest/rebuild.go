@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/ingest/disk"
 	"github.com/auditchain/auditchain/storage"
 )
 
@@ -24,6 +25,9 @@ const (
 func (l *Log) loadRecent(ctx context.Context) error {
 	path := filepath.Join(l.dir, recentFile)
 	err := l.load(path, &l.recent)
+	if err == nil && !l.fits(&l.recent) {
+		err = fmt.Errorf("%s %w: it is not of the last manifest", path, errSaved)
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, errSaved), errors.Is(err, fs.ErrNotExist):
@@ -52,6 +56,15 @@ func (l *Log) loadRecent(ctx context.Context) error {
 		l.seen.remember(sources)
 	}
 	return nil
+}
+
+// fits reports whether r was saved with the last manifest, or with the next, which was being tidied up after.
+func (l *Log) fits(r *recent) bool {
+	if r.Payload == l.committed.PreviousManifest {
+		return true
+	}
+	signed, err := disk.ReadFile(l.fs, l.signedPath(l.committed.NextN), chain.MaxManifest)
+	return err == nil && samePayload(signed, r.Payload)
 }
 
 // rebuild reads the last segments in the bucket.

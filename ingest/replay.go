@@ -3,6 +3,7 @@ package ingest
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
@@ -90,6 +91,20 @@ func (l *Log) link() error {
 	if len(l.rotated) > 0 && (position{l.rotated[0].first, l.rotated[0].prev}) != head {
 		return fmt.Errorf("%s begins at entry %d and does not continue the last manifest, after which entry %d comes: %s is not whole; restore it, or move all of it away to go on from the bucket, with an entry in the log that says so",
 			l.rotated[0].path, l.rotated[0].first, head.seq, l.dir)
+	}
+	missing, err := l.missing()
+	if err != nil {
+		return err
+	}
+	if missing {
+		const why = "the journal that was written last is gone, or shorter than it was"
+		if err := l.noteLost(l.committed.NextN-1, why); err != nil {
+			return err
+		}
+		if err := disk.Remove(l.fs, filepath.Join(l.dir, noteFile)); err != nil {
+			return err
+		}
+		l.opts.Logger.Warn(fmt.Sprintf("%s: going on without it; what had been acknowledged in it is not in the chain", why))
 	}
 	for _, j := range l.rotated {
 		for _, h := range j.chunks {

@@ -208,7 +208,7 @@ func (l *Log) catchUp(ctx context.Context, why string) error {
 		have = len(l.rotated)
 	}
 	if lost {
-		if err := l.noteLost(m, why); err != nil {
+		if err := l.noteLost(last, why); err != nil {
 			return err
 		}
 	}
@@ -251,15 +251,15 @@ func (l *Log) stoodAt(payload chain.Hash) bool {
 
 // noteLost has the log say that a journal was lost, if the configuration allows to go on without it. It comes before the new
 // head: once that is there, no later start can tell that anything was lost.
-func (l *Log) noteLost(last *chain.Manifest, why string) error {
+func (l *Log) noteLost(last uint64, why string) error {
 	if l.cfg.OnLostJournal == Refuse {
-		return fmt.Errorf("chain %s stands at manifest %d in %s, but %s, and on_lost_journal is refuse: restore store_dir, or set on_lost_journal to resume", l.cfg.Chain, last.N, l.bucket, why)
+		return fmt.Errorf("chain %s stands at manifest %d in %s, but %s, and on_lost_journal is refuse: restore store_dir, or set on_lost_journal to resume", l.cfg.Chain, last, l.bucket, why)
 	}
 	detail, err := json.Marshal(struct {
 		Reason       string `json:"reason"`
 		LastManifest uint64 `json:"last_manifest"`
 		Known        uint64 `json:"known_manifests"`
-	}{why, last.N, l.committed.NextN})
+	}{why, last, l.committed.NextN})
 	if err != nil {
 		return err
 	}

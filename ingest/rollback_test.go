@@ -181,6 +181,57 @@ func TestRolledBackAndGoneOn(t *testing.T) {
 	r.wantNumbers(numbers, 4)
 }
 
+// TestNewestJournalGone: nothing but the note tells that there was one.
+func TestNewestJournalGone(t *testing.T) {
+	for name, harm := range map[string]func(path string) error{
+		"gone":    os.Remove,
+		"empty":   func(path string) error { return os.Truncate(path, 0) },
+		"renamed": func(path string) error { return os.Rename(path, path+".bak") },
+	} {
+		for _, mode := range []OnLostJournal{Resume, Refuse} {
+			t.Run(name+", "+string(mode), func(t *testing.T) {
+				r := newRig(t)
+				n := 0
+				sealed(2)(r, &n)
+				l := r.mustOpen()
+				mustAppend(t, l, testChunk(100, 1, 10))
+				for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+					var noted note
+					if err := l.load(filepath.Join(l.dir, noteFile), &noted); err == nil && noted.First == uint64(n) {
+						break
+					}
+					if time.Now().After(deadline) {
+						t.Fatal("the journal is not noted")
+					}
+				}
+				crash(l)
+				if err := harm(journalPath(l.dir, uint64(n))); err != nil {
+					t.Fatal(err)
+				}
+				r.cfg.OnLostJournal = mode
+				l, err := r.open()
+				if mode == Refuse {
+					if err == nil || !strings.Contains(err.Error(), "on_lost_journal is refuse") {
+						t.Errorf("opened: %v", err)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				mustAppend(t, l, testChunk(n, 1, 10))
+				r.mustClose(l)
+				numbers, events := r.verify()
+				r.wantNumbers(numbers, n+1)
+				if len(events) != 1 || events[0] != chain.EventJournalLost || !r.log.has("going on without it") {
+					t.Errorf("events %v, log %q", events, r.log.lines)
+				}
+				r.mustClose(r.mustOpen())
+			})
+		}
+	}
+}
+
 // TestTakenOverAfterLostAnswer: the answer to a manifest's PUT is lost, its writer dies, and another goes on from there. The
 // first finds its manifest in the bucket, and that it was not the last.
 func TestTakenOverAfterLostAnswer(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ const (
 	headFile    = "head.sigstore.json" // the last manifest that is in the bucket
 	lostFile    = "journal-lost.json"  // what a journal_lost entry must say, until it is in the journal
 	recentFile  = "recent.json"        // what was committed lately: see recent
+	noteFile    = "journal.json"       // which journal is being written: see note
 	reserveFile = "reserve"            // room to seal with when the disk is full
 	lockFile    = "lock"
 )
@@ -99,6 +101,49 @@ func (l *Log) listPending() ([]uint64, error) {
 		all = append(all, n)
 	}
 	return all, nil
+}
+
+// note says that a journal has been begun, so that a start finds out when the newest is gone, which no other file tells. It is
+// written after the journal's first chunk was acknowledged, not before: what comes between the two is not noted.
+type note struct {
+	First uint64 `json:"first"` // number of its first entry
+	Size  int64  `json:"size"`  // bytes that it has at least
+}
+
+// noteJournal makes the note of the active journal, once.
+func (l *Log) noteJournal() {
+	var n note
+	l.writing.Lock()
+	if l.active != nil {
+		n = note{l.active.first, l.active.size}
+	}
+	l.writing.Unlock()
+	if n.Size == 0 || l.noted != nil && *l.noted == n.First {
+		return
+	}
+	if err := l.save(filepath.Join(l.dir, noteFile), &n); err != nil {
+		l.opts.Logger.Debug("noting which journal is written: " + err.Error()) // the next step tries again
+		return
+	}
+	l.noted = &n.First
+}
+
+// missing reports whether the journal of the note should be there and is not, or not all of it.
+func (l *Log) missing() (bool, error) {
+	var n note
+	err := l.load(filepath.Join(l.dir, noteFile), &n)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errSaved) {
+		return false, nil
+	}
+	if err != nil || n.First < l.committed.NextSeq {
+		return false, err
+	}
+	for _, j := range l.rotated {
+		if j.first == n.First {
+			return j.size < n.Size, nil
+		}
+	}
+	return true, nil
 }
 
 // recent is what is known of the entries committed lately, to know chunks and records that come again.
