@@ -161,9 +161,9 @@ func (l *Log) rest(ctx context.Context, wait time.Duration, failed bool) {
 	}
 }
 
-// backoff goes from 0.25 s, doubling, to 30 s.
+// backoff goes from 0.25 s, doubling, to 10 s.
 func backoff(failures int) time.Duration {
-	return min(250*time.Millisecond<<min(failures-1, 10), 30*time.Second)
+	return min(250*time.Millisecond<<min(failures-1, 10), 10*time.Second)
 }
 
 // untilNext is how long nothing is to be done if nothing comes in.
