@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -38,47 +39,49 @@ func (f slowFile) Sync() error {
 	return f.File.Sync()
 }
 
-// BenchmarkGroupCommit has 4 workers flush chunks of 200 records to a disk whose sync takes 5 ms. Beside it stands one sync for
-// each flush: the same bytes, written and synced by the same workers in turn.
+// BenchmarkGroupCommit has 4 workers flush chunks of 50 and of 200 records to a disk whose sync takes 5 ms. Beside it stands one sync
+// for each flush: the same bytes, written and synced by the same workers in turn.
 func BenchmarkGroupCommit(b *testing.B) {
 	const workers, sync5 = 4, 5 * time.Millisecond
-	chunks := make([][]byte, 64)
-	generator := recordtest.New(recordtest.Config{Text: 0})
-	var alone float64
-	b.Run("one sync per flush", func(b *testing.B) {
-		r := newRig(b)
-		f, err := slowDisk{sync: sync5}.OpenFile(r.cfg.SigningKey+".floor", os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-		if err != nil {
-			b.Fatal(err)
-		}
-		data := generator.Chunk(200)
-		var turn sync.Mutex
-		flushes(b, workers, func(int) error {
-			turn.Lock()
-			defer turn.Unlock()
-			if _, err := f.Write(data); err != nil {
-				return err
+	for _, records := range []int{50, 200} {
+		generator := recordtest.New(recordtest.Config{Text: 0})
+		var alone float64
+		b.Run(fmt.Sprintf("records=%d/one sync per flush", records), func(b *testing.B) {
+			r := newRig(b)
+			f, err := slowDisk{sync: sync5}.OpenFile(r.cfg.SigningKey+".floor", os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+			if err != nil {
+				b.Fatal(err)
 			}
-			return f.Sync()
+			data := generator.Chunk(records)
+			var turn sync.Mutex
+			flushes(b, workers, func(int) error {
+				turn.Lock()
+				defer turn.Unlock()
+				if _, err := f.Write(data); err != nil {
+					return err
+				}
+				return f.Sync()
+			})
+			alone = float64(b.N) / b.Elapsed().Seconds()
+			b.ReportMetric(alone, "flushes/s")
 		})
-		alone = float64(b.N) / b.Elapsed().Seconds()
-		b.ReportMetric(alone, "flushes/s")
-	})
-	b.Run("group commit", func(b *testing.B) {
-		r := newRig(b)
-		r.fs = slowDisk{sync: sync5}
-		r.bucket = &faulty{Bucket: r.bucket, k: 1, always: true} // the bucket is of no interest here
-		r.backoff = func(int) time.Duration { return time.Hour }
-		l := r.mustOpen()
-		defer crash(l)
-		for i := range chunks {
-			chunks[i] = generator.Chunk(200)
-		}
-		flushes(b, workers, func(i int) error { return l.Append([]byte("vllm.audit"), chunks[i%len(chunks)]) })
-		each := float64(b.N) / b.Elapsed().Seconds()
-		b.ReportMetric(each, "flushes/s")
-		b.ReportMetric(each/alone, "times-one-sync-per-flush")
-	})
+		b.Run(fmt.Sprintf("records=%d/group commit", records), func(b *testing.B) {
+			r := newRig(b)
+			r.fs = slowDisk{sync: sync5}
+			r.bucket = &faulty{Bucket: r.bucket, k: 1, always: true} // the bucket is of no interest here
+			r.backoff = func(int) time.Duration { return time.Hour }
+			l := r.mustOpen()
+			defer crash(l)
+			chunks := make([][]byte, 64)
+			for i := range chunks {
+				chunks[i] = generator.Chunk(records)
+			}
+			flushes(b, workers, func(i int) error { return l.Append([]byte("vllm.audit"), chunks[i%len(chunks)]) })
+			each := float64(b.N) / b.Elapsed().Seconds()
+			b.ReportMetric(each, "flushes/s")
+			b.ReportMetric(each/alone, "times-one-sync-per-flush")
+		})
+	}
 }
 
 // flushes has workers do b.N flushes between them.
