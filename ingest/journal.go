@@ -329,26 +329,38 @@ func splitLines(data []byte, atEOF bool) (int, []byte, error) {
 	return 0, nil, nil
 }
 
-// cutTorn keeps the bytes after the journal's last whole chunk aside, in a file of their own, and cuts them off.
-func (j *journal) cutTorn(fsys disk.FS, now time.Time) (aside string, err error) {
-	f, err := fsys.OpenFile(j.path, os.O_RDWR, 0)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
+// keepAside copies the bytes after the journal's last whole chunk into a file of their own.
+func (j *journal) keepAside(fsys disk.FS, now time.Time) (aside string, err error) {
 	aside = j.path + ".torn-" + strconv.FormatInt(now.UnixNano(), 10)
-	err = disk.Write(fsys, aside, func(w io.Writer) error {
+	return aside, j.copy(fsys, aside, func(w io.Writer, f io.Reader) error {
 		if _, err := io.CopyN(io.Discard, f, j.size); err != nil {
 			return err
 		}
 		_, err := io.Copy(w, f)
 		return err
 	})
+}
+
+// rewrite puts the journal's whole chunks into a new file of its name. What an earlier life had written and not synced can be read
+// here and still be on no disk, and a sync would not tell: after one that failed the system takes what it could not write for written.
+func (j *journal) rewrite(fsys disk.FS) error {
+	return j.copy(fsys, j.path, func(w io.Writer, f io.Reader) error {
+		sum := crc32.New(castagnoli)
+		if _, err := io.CopyN(io.MultiWriter(w, sum), f, j.size); err != nil {
+			return err
+		}
+		if sum.Sum32() != j.crc {
+			return errDamaged
+		}
+		return nil
+	})
+}
+
+func (j *journal) copy(fsys disk.FS, to string, write func(w io.Writer, f io.Reader) error) error {
+	f, err := fsys.OpenFile(j.path, os.O_RDONLY, 0)
 	if err != nil {
-		return "", err
+		return err
 	}
-	if err := f.Truncate(j.size); err != nil {
-		return "", err
-	}
-	return aside, f.Sync()
+	defer f.Close()
+	return disk.Write(fsys, to, func(w io.Writer) error { return write(w, f) })
 }

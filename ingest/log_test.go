@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -574,8 +575,17 @@ func TestPanicsAreContained(t *testing.T) {
 	// While chaining: nothing of the chunk is taken.
 	r.bucket = r.plainBucket()
 	r.cfg.UploadTimeout = time.Hour
-	l = r.mustOpen()
-	l.now = func() time.Time { panic("injected") }
+	var broken atomic.Bool
+	l, err := open(context.Background(), r.cfg, Options{Logger: r.log, Version: "test", Now: func() time.Time {
+		if broken.Load() {
+			panic("injected")
+		}
+		return time.Now()
+	}}, world{r.bucket, r.fs, r.backoff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken.Store(true)
 	if err := l.Append([]byte("tag"), testChunk(4, 2, 10)); err == nil {
 		t.Error("a chunk was taken though chaining it panicked")
 	}

@@ -36,7 +36,9 @@ func (l *Log) store(ctx context.Context, job *job) error {
 	}
 	path := l.signedPath(job.n)
 	data, err := disk.ReadFile(l.fs, path, chain.MaxManifest)
-	if errors.Is(err, fs.ErrNotExist) {
+	if err == nil {
+		err = l.fs.SyncDir(l.dir) // perhaps that is what failed in the try before
+	} else if errors.Is(err, fs.ErrNotExist) {
 		if data, err = l.sign(job); err == nil {
 			err = disk.WriteFile(l.fs, path, data)
 		}

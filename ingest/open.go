@@ -150,7 +150,11 @@ func (l *Log) lockDir() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := disk.RemoveTemporary(l.fs, l.dir); err != nil {
+	err = disk.RemoveTemporary(l.fs, l.dir)
+	if err == nil {
+		err = l.fs.SyncDir(l.dir) // what an earlier life named here and could not sync is relied on from now on
+	}
+	if err != nil {
 		return errors.Join(err, l.lock.Close())
 	}
 	return nil

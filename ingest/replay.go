@@ -45,8 +45,9 @@ func (l *Log) replay() error {
 	readers.Wait()
 	for i, j := range journals {
 		err := errs[i]
-		if torn, ok := errors.AsType[*tornError](err); ok {
-			err = l.cut(j, torn)
+		torn, isTorn := errors.AsType[*tornError](err)
+		if isTorn {
+			err = l.keepAside(j, torn)
 		}
 		if err != nil {
 			return err
@@ -57,6 +58,11 @@ func (l *Log) replay() error {
 			}
 			continue
 		}
+		if isTorn || limits[i] == noLimit { // of the others all was acknowledged, and so synced
+			if err := l.withRoom(func() error { return j.rewrite(l.fs) }); err != nil {
+				return fmt.Errorf("making %s durable: %w", j.path, err)
+			}
+		}
 		if n := len(l.rotated); n > 0 && l.rotated[n-1].end != (position{j.first, j.prev}) {
 			return fmt.Errorf("%s does not continue %s: %s is not whole; restore it, or move all of it away to go on from the bucket, with an entry in the log that says so", j.path, l.rotated[n-1].path, l.dir)
 		}
@@ -65,19 +71,29 @@ func (l *Log) replay() error {
 	return nil
 }
 
-// cut cuts off what was never acknowledged.
-func (l *Log) cut(j *journal, torn *tornError) error {
-	aside, err := j.cutTorn(l.fs, l.now())
-	if errors.Is(err, syscall.ENOSPC) {
-		l.reserved = true // if it is there
-		l.makeRoom()
-		aside, err = j.cutTorn(l.fs, l.now())
-	}
+// keepAside keeps what is no whole chunk, before it is cut off.
+func (l *Log) keepAside(j *journal, torn *tornError) error {
+	var aside string
+	err := l.withRoom(func() (err error) {
+		aside, err = j.keepAside(l.fs, l.now())
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("cutting off the torn end of %s: %w", j.path, err)
+		return fmt.Errorf("keeping the torn end of %s aside: %w", j.path, err)
 	}
 	l.opts.Logger.Warn(fmt.Sprintf("%v; it is kept aside as %s", torn, aside))
 	return nil
+}
+
+// withRoom does what needs room on the disk, in that of the reserve if there is no other.
+func (l *Log) withRoom(do func() error) error {
+	err := do()
+	if errors.Is(err, syscall.ENOSPC) {
+		l.reserved = true // if it is there
+		l.makeRoom()
+		err = do()
+	}
+	return err
 }
 
 // link puts the journals behind the last manifest. One that is in the bucket already, whole, is done with.
