@@ -3,6 +3,7 @@ package chain
 import (
 	"crypto/ed25519"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -53,7 +54,20 @@ func OpenCheckpoint(signed, vkey string) (Checkpoint, error) {
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("checkpoint: %w", err)
 	}
-	lines := strings.Split(n.Text, "\n")
+	return parseCheckpoint(n.Text)
+}
+
+// PeekCheckpoint reads a signed note without checking its signatures: to tell what it claims, never to believe it.
+func PeekCheckpoint(signed string) (Checkpoint, error) {
+	text, _, ok := strings.Cut(signed, "\n\n")
+	if !ok {
+		return Checkpoint{}, errors.New("checkpoint: it is no signed note")
+	}
+	return parseCheckpoint(text + "\n")
+}
+
+func parseCheckpoint(text string) (Checkpoint, error) {
+	lines := strings.Split(text, "\n")
 	if len(lines) != 4 || lines[3] != "" {
 		return Checkpoint{}, fmt.Errorf("checkpoint has %d lines, want origin, size and root", len(lines)-1)
 	}
@@ -66,8 +80,20 @@ func OpenCheckpoint(signed, vkey string) (Checkpoint, error) {
 		return Checkpoint{}, fmt.Errorf("checkpoint: root %q is not a hash", lines[2])
 	}
 	c := Checkpoint{Origin: lines[0], Size: size, Root: Hash(root)}
-	if c.text() != n.Text {
-		return Checkpoint{}, fmt.Errorf("checkpoint %q is not in its one spelling", n.Text)
+	if c.text() != text {
+		return Checkpoint{}, fmt.Errorf("checkpoint %q is not in its one spelling", text)
 	}
 	return c, nil
+}
+
+// checkCheckpointKey reports why vkey cannot verify the chain's checkpoints: their key has the chain's name, and is Ed25519.
+func checkCheckpointKey(vkey, chain string) error {
+	verifier, err := note.NewVerifier(vkey)
+	if err != nil {
+		return fmt.Errorf("checkpoint key: %w", err)
+	}
+	if verifier.Name() != chain {
+		return fmt.Errorf("checkpoint key has the name %q, not the chain's", verifier.Name())
+	}
+	return nil
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // Head is where a chain stands: after the entries up to NextSeq, and after the manifests up to NextN. The zero value
-// stands before the genesis.
+// stands before the genesis, and takes any for it; with Key set, only the one of that key.
 type Head struct {
 	Chain            string
 	NextN            uint64 // number of the next manifest
@@ -19,9 +19,23 @@ type Head struct {
 	Entry            Hash   // entry hash of entry NextSeq-1; before entry 0, the genesis payload's SHA-256
 	Tree             Tree   // over the entry hashes of entries 0 to NextSeq-1
 
-	Key           PublicKey // the manifests'
-	CheckpointKey string    // the checkpoints', as a verifier key of C2SP signed notes; "": not known, and not checked
+	Key           PublicKey // of the manifests from NextN on
+	KeySince      uint64    // number of the rotation that announced Key; 0: the genesis did
+	CheckpointKey string    // of the checkpoints from NextN on, as a verifier key of C2SP signed notes; "": not known, and not checked
+	Checkpoint    string    // signed note, of manifest NextN-1
+	SealedAt      time.Time // of manifest NextN-1
 	RetainUntil   time.Time // of manifest NextN-1
+}
+
+// Follow checks that data, a stored manifest, is signed with the head's key and continues the chain in every number and
+// hash, and moves h past it. The error wraps [ErrSignature] if only the signature is wrong. It does not look into the
+// segment: see [VerifySegment]. Where it fails h is unchanged.
+func (h *Head) Follow(data []byte) (*Manifest, error) {
+	m, payload, err := OpenManifest(data, h.Key)
+	if err == nil {
+		err = h.Advance(m, payload)
+	}
+	return m, err
 }
 
 // Append takes the next entry's hash into the head.
@@ -37,7 +51,7 @@ func (h *Head) Next(kind Kind, end *Head, k *SigningKey) (*Manifest, error) {
 	m := &Manifest{
 		Format: Version, Chain: h.Chain, N: h.NextN, Kind: kind,
 		FirstSeq: h.NextSeq, NextSeq: end.NextSeq,
-		TreeBefore: h.Tree.Compact(), TreeAfter: end.Tree.Compact(),
+		TreeBefore: h.Tree.Compact(), TreeAfter: end.Tree.Compact(), KeySince: h.KeySince,
 	}
 	if kind != KindGenesis {
 		previous, before, after := h.PreviousManifest, h.Entry, end.Entry
@@ -60,6 +74,12 @@ func (h *Head) Advance(m *Manifest, payload Hash) error {
 		if err != nil {
 			return fmt.Errorf("genesis: manifest_key: %w", err)
 		}
+		if h.Key.key != nil && !key.Equal(h.Key) {
+			return fmt.Errorf("%w: the genesis names the key %s, trusted is %s", ErrOtherKey, key.Fingerprint(), h.Key.Fingerprint())
+		}
+		if err := checkCheckpointKey(m.Genesis.CheckpointKey, m.Chain); err != nil {
+			return fmt.Errorf("genesis: %w", err)
+		}
 		next.Chain, next.Key, next.CheckpointKey = m.Chain, key, m.Genesis.CheckpointKey
 		next.Entry = payload
 	}
@@ -70,6 +90,8 @@ func (h *Head) Advance(m *Manifest, payload Hash) error {
 		return fmt.Errorf("manifest %d is of chain %q, want %q", m.N, m.Chain, next.Chain)
 	case m.PreviousManifest != nil && *m.PreviousManifest != h.PreviousManifest:
 		return fmt.Errorf("manifest %d follows another manifest %d than the one that is there", m.N, m.N-1)
+	case m.KeySince != h.KeySince:
+		return fmt.Errorf("manifest %d says that its key came with manifest %d, but %d announced it", m.N, m.KeySince, h.KeySince)
 	case m.FirstSeq != h.NextSeq:
 		return fmt.Errorf("manifest %d begins at entry %d, want %d", m.N, m.FirstSeq, h.NextSeq)
 	case m.PreviousHead != nil && *m.PreviousHead != h.Entry:
@@ -100,21 +122,56 @@ func (h *Head) Advance(m *Manifest, payload Hash) error {
 	if m.Segment != nil {
 		next.NextSeq, next.Entry = m.NextSeq, *m.Head
 	}
+	if err := next.rotate(m); err != nil {
+		return err
+	}
 	next.NextN, next.PreviousManifest, next.RetainUntil = m.N+1, payload, m.Lock.RetainUntil.Time
+	next.Checkpoint, next.SealedAt = m.Checkpoint, m.SealedAt.Time
 	*h = next
 	return nil
 }
 
-// HeadOf returns where the chain stands after m, taken on m's word: for a writer that resumes from its own manifest,
-// and for a verifier that was given a manifest to begin from. Key and checkpoint key are the caller's to set.
-func HeadOf(m *Manifest, payload Hash) (Head, error) {
-	h := Head{Chain: m.Chain, NextN: m.N + 1, PreviousManifest: payload, NextSeq: m.NextSeq, RetainUntil: m.Lock.RetainUntil.Time}
+// rotate takes the keys that m announces, if it announces any.
+func (h *Head) rotate(m *Manifest) error {
+	if m.Rotation == nil {
+		return nil
+	}
+	key, err := ParsePublicKey([]byte(m.Rotation.ManifestKey))
+	if err != nil {
+		return fmt.Errorf("manifest %d: manifest_key: %w", m.N, err)
+	}
+	if key.Equal(h.Key) || m.Rotation.CheckpointKey == h.CheckpointKey {
+		return fmt.Errorf("manifest %d announces a key that the chain has already", m.N)
+	}
+	if err := checkCheckpointKey(m.Rotation.CheckpointKey, m.Chain); err != nil {
+		return fmt.Errorf("manifest %d: %w", m.N, err)
+	}
+	h.Key, h.CheckpointKey, h.KeySince = key, m.Rotation.CheckpointKey, m.N
+	return nil
+}
+
+// ErrOtherKey says that a chain's genesis is of another key than the one that is trusted.
+var ErrOtherKey = errors.New("the chain is of another key")
+
+// HeadOf returns where the chain stands after m, which is signed with key, taken on m's word: for a writer that resumes from
+// its own manifest, and for a verifier that was given a manifest to begin from. The checkpoint key is known only where m
+// announces it; elsewhere it is the caller's to set.
+func HeadOf(m *Manifest, payload Hash, key PublicKey) (Head, error) {
+	h := Head{
+		Chain: m.Chain, NextN: m.N + 1, PreviousManifest: payload, NextSeq: m.NextSeq, Key: key, KeySince: m.KeySince,
+		Checkpoint: m.Checkpoint, SealedAt: m.SealedAt.Time, RetainUntil: m.Lock.RetainUntil.Time,
+	}
 	if h.Entry = payload; m.Head != nil {
 		h.Entry = *m.Head
 	}
+	if m.Genesis != nil {
+		h.CheckpointKey = m.Genesis.CheckpointKey
+	}
 	var err error
-	h.Tree, err = NewTree(m.NextSeq, m.TreeAfter)
-	return h, err
+	if h.Tree, err = NewTree(m.NextSeq, m.TreeAfter); err != nil {
+		return h, err
+	}
+	return h, h.rotate(m)
 }
 
 // ErrEntries says that a segment's entries are not what its manifest says.

@@ -49,6 +49,8 @@ type Manifest struct {
 	N                uint64 `json:"n"`
 	Kind             Kind   `json:"kind"`
 	PreviousManifest *Hash  `json:"previous_manifest"` // SHA-256 of the payload of manifest n-1; null for the genesis
+	// KeySince is the number of the rotation that announced the key which signs this manifest; 0: it is the genesis's key.
+	KeySince uint64 `json:"key_since,omitempty"`
 
 	FirstSeq     uint64 `json:"first_seq"`     // the first entry's number, if there is one
 	NextSeq      uint64 `json:"next_seq"`      // first_seq + the number of entries
@@ -71,7 +73,8 @@ type Manifest struct {
 	Writer   Writer `json:"writer"`
 	// ClockSkew is the store's clock minus the writer's, in milliseconds, as of the store's last answer.
 	ClockSkew *int64       `json:"clock_skew_ms,omitempty"`
-	Genesis   *GenesisInfo `json:"genesis,omitempty"` // genesis only
+	Genesis   *GenesisInfo `json:"genesis,omitempty"`  // genesis only
+	Rotation  *NewKeys     `json:"rotation,omitempty"` // rotation only
 }
 
 // Segment describes a stored segment object.
@@ -126,9 +129,15 @@ type GenesisInfo struct {
 	Policy        Policy `json:"policy"`
 }
 
+// NewKeys are the keys that sign whatever comes after the rotation that announces them.
+type NewKeys struct {
+	ManifestKey   string `json:"manifest_key"`   // PEM (PKIX)
+	CheckpointKey string `json:"checkpoint_key"` // verifier key of C2SP signed notes
+}
+
 // Policy is what the operator promised when the chain began.
 type Policy struct {
-	Retention         string `json:"retention"` // like 7y or 400d
+	Retention         string `json:"retention"` // as [ParseRetention] reads it
 	LockMode          string `json:"lock_mode"`
 	HeartbeatInterval int64  `json:"heartbeat_interval_s"` // seconds
 }
@@ -248,6 +257,10 @@ func (m *Manifest) check() error {
 		return fmt.Errorf("a %s cannot be number %d", m.Kind, m.N)
 	case isGenesis != (m.Genesis != nil):
 		return errors.New("genesis information must stand in the genesis and only there")
+	case (m.Kind == KindRotation) != (m.Rotation != nil):
+		return errors.New("new keys must stand in a rotation and only there")
+	case m.KeySince > 0 && m.KeySince >= m.N:
+		return fmt.Errorf("its key cannot have come with manifest %d", m.KeySince)
 	case isGenesis != (m.PreviousManifest == nil), isGenesis != (m.PreviousHead == nil), isGenesis != (m.Head == nil):
 		return errors.New("previous_manifest, previous_head and head must be null in the genesis and only there")
 	case m.NextSeq < m.FirstSeq:

@@ -41,9 +41,7 @@ func (t *Tree) Equal(other *Tree) bool {
 
 // Append adds the entry with the given entry hash as the next leaf.
 func (t *Tree) Append(entry Hash) {
-	var leaf [1 + HashSize]byte // RFC 6962, 2.1: 0x00 || data
-	copy(leaf[1:], entry[:])
-	h := Hash(sha256.Sum256(leaf[:]))
+	h := hashLeaf(&entry)
 	n := bits.OnesCount64(t.size)
 	for size := t.size; size&1 == 1; size >>= 1 {
 		n--
@@ -64,6 +62,12 @@ func (t *Tree) Root() Hash {
 		root = hashChildren(&t.hashes[i], &root)
 	}
 	return root
+}
+
+func hashLeaf(entry *Hash) Hash {
+	var leaf [1 + HashSize]byte // RFC 6962, 2.1: 0x00 || data
+	copy(leaf[1:], entry[:])
+	return sha256.Sum256(leaf[:])
 }
 
 func hashChildren(left, right *Hash) Hash {

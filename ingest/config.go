@@ -28,7 +28,7 @@ type Config struct {
 	Level         chain.Level
 
 	LockMode  string // COMPLIANCE or GOVERNANCE
-	Retention Retention
+	Retention chain.Retention
 
 	Heartbeat     time.Duration
 	OnLostJournal OnLostJournal
@@ -43,61 +43,9 @@ const (
 	Refuse OnLostJournal = "refuse" // do not start
 )
 
-// Retention is how long objects stay locked, in calendar years and days.
-type Retention struct {
-	Years, Days int
-}
-
-// After returns the end of the retention of what was sealed at t.
-func (r Retention) After(t time.Time) time.Time { return t.AddDate(r.Years, 0, r.Days) }
-
-// String returns the retention as the configuration writes it.
-func (r Retention) String() string {
-	switch {
-	case r.Years > 0 && r.Days > 0:
-		return fmt.Sprintf("%dy%dd", r.Years, r.Days)
-	case r.Years > 0:
-		return fmt.Sprintf("%dy", r.Years)
-	}
-	return fmt.Sprintf("%dd", r.Days)
-}
-
-// days is the length for comparing retentions: a year counts 365.25 days.
-func (r Retention) days() float64 { return float64(r.Years)*365.25 + float64(r.Days) }
-
-// ParseRetention reads a retention like 7y, 400d or 1y30d.
-func ParseRetention(s string) (Retention, error) {
-	var r Retention
-	rest := strings.ToLower(s)
-	bad := fmt.Errorf("%q is not like 7y, 400d or 1y30d", s)
-	for rest != "" {
-		i := strings.IndexAny(rest, "yd")
-		if i < 1 {
-			return r, bad
-		}
-		n, err := strconv.Atoi(rest[:i])
-		if err != nil || n < 0 || n > 36500 {
-			return r, bad
-		}
-		switch {
-		case rest[i] == 'y' && r == Retention{} && n <= 100:
-			r.Years = n
-		case rest[i] == 'd' && r.Days == 0:
-			r.Days = n
-		default:
-			return r, bad
-		}
-		rest = rest[i+1:]
-	}
-	if r.Years == 0 && r.Days == 0 {
-		return r, bad
-	}
-	return r, nil
-}
-
 // Frameworks are the retentions that a framework asks for; where several are named, the longest holds.
 // To be confirmed with counsel: a retention in compliance mode cannot be shortened.
-var Frameworks = map[string]Retention{
+var Frameworks = map[string]chain.Retention{
 	"eu-ai-act": {Days: 184}, // Regulation (EU) 2024/1689, Art. 19(1), 26(6): at least six months
 	"pci-dss":   {Years: 1},  // PCI DSS 4.0, 10.5.1: twelve months
 	"fca":       {Years: 5},  // FCA SYSC 9.1: five years
@@ -250,15 +198,15 @@ func (p *parser) level() chain.Level {
 	return level
 }
 
-func (p *parser) retention() Retention {
+func (p *parser) retention() chain.Retention {
 	s, frameworks := p.get("retention"), p.get("framework")
-	var longest Retention
+	var longest chain.Retention
 	if s == "" && frameworks == "" {
 		p.fail("retention", "missing: set it to how long records must be kept, like 7y or 400d, or set framework to one or more of %s",
 			strings.Join(frameworkNames(), ", "))
 	}
 	if s != "" {
-		r, err := ParseRetention(s)
+		r, err := chain.ParseRetention(s)
 		p.check("retention", err)
 		longest = r
 	}
@@ -271,7 +219,7 @@ func (p *parser) retention() Retention {
 		if !ok {
 			p.fail("framework", "%q is not one of %s", name, strings.Join(frameworkNames(), ", "))
 		}
-		if r.days() > longest.days() {
+		if longest.Less(r) {
 			longest = r
 		}
 	}

@@ -47,8 +47,8 @@ func TestParseConfigValues(t *testing.T) {
 		{"upload_timeout", "10m", func(c Config) bool { return c.UploadTimeout == 10*time.Minute }},
 		{"upload_timeout", "90", func(c Config) bool { return c.UploadTimeout == 90*time.Second }},
 		{"heartbeat_interval", "1d", func(c Config) bool { return c.Heartbeat == 24*time.Hour }},
-		{"retention", "1y30d", func(c Config) bool { return c.Retention == Retention{1, 30} }},
-		{"retention", "400D", func(c Config) bool { return c.Retention == Retention{0, 400} }},
+		{"retention", "1y30d", func(c Config) bool { return c.Retention == chain.Retention{Years: 1, Days: 30} }},
+		{"retention", "400D", func(c Config) bool { return c.Retention == chain.Retention{Days: 400} }},
 		{"framework", "PCI-DSS, sec-17a-4", func(c Config) bool { return c.Retention.Years == 7 }}, // retention is longer
 		{"framework", "nhs,fca", func(c Config) bool { return c.Retention.Years == 8 }},
 		{"endpoint", "minio:9000", func(c Config) bool { return c.Storage.Endpoint == "https://minio:9000" }},

@@ -231,7 +231,7 @@ func (l *Log) adopt(m *chain.Manifest, payload chain.Hash) error {
 	if m.Chain != l.cfg.Chain {
 		return fmt.Errorf("it is of chain %q, not %q", m.Chain, l.cfg.Chain)
 	}
-	h, err := chain.HeadOf(m, payload)
+	h, err := chain.HeadOf(m, payload, l.key.Public())
 	if err != nil {
 		return err
 	}

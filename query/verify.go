@@ -234,8 +234,8 @@ func (v *verification) advance(head *chain.Head, m *chain.Manifest, payload chai
 }
 
 func (v *verification) pickUp(m *chain.Manifest, payload chain.Hash, before chain.Head) (chain.Head, error) {
-	head, err := chain.HeadOf(m, payload)
-	head.Key, head.CheckpointKey = v.Key, before.CheckpointKey
+	head, err := chain.HeadOf(m, payload, v.Key)
+	head.CheckpointKey = before.CheckpointKey
 	return head, err
 }
 

@@ -205,7 +205,7 @@ func (l *auditLog) load(t *testing.T) *contents {
 // checkLock compares what the store says with what was configured and what the manifest says.
 func (l *auditLog) checkLock(t *testing.T, o *object, m *chain.Manifest) {
 	t.Helper()
-	kept, err := ingest.ParseRetention(retention)
+	kept, err := chain.ParseRetention(retention)
 	if err != nil {
 		t.Fatal(err)
 	}
