@@ -71,4 +71,3 @@ func (h *Head) UnmarshalJSON(data []byte) error {
 	*h = next
 	return nil
 }
-
