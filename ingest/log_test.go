@@ -507,7 +507,7 @@ func (r *rig) wantMarks(want string) {
 	if err != nil || strings.Join(got, " ") != want {
 		r.t.Errorf("records %v, want %v (%v)", got, want, err)
 	}
-	if report, err := reader.Verify(context.Background(), time.Now(), nil); err != nil || report.Verdict != "intact" ||
+	if report, err := reader.Verify(context.Background(), query.VerifyOptions{Now: time.Now()}); err != nil || report.Verdict != "intact" ||
 		report.Counts.Redelivered != uint64(strings.Count(want, "r")) {
 		r.t.Errorf("%+v, %v", report, err)
 	}

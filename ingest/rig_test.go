@@ -104,7 +104,7 @@ func (r *rig) verify() (numbers []int, events []string) {
 		r.t.Fatal(err)
 	}
 	reader := &query.Log{Bucket: r.plainBucket(), Layout: chain.Layout{Chain: r.cfg.Chain}, Key: key.Public()}
-	report, err := reader.Verify(context.Background(), time.Now(), nil)
+	report, err := reader.Verify(context.Background(), query.VerifyOptions{Now: time.Now()})
 	if err != nil {
 		r.t.Fatal(err)
 	}

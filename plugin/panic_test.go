@@ -331,7 +331,7 @@ func (r *logRig) verify(t *testing.T) uint64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := (&query.Log{Bucket: bucket, Layout: chain.Layout{Chain: r.cfg.Chain}, Key: r.key}).Verify(t.Context(), time.Now(), nil)
+	report, err := (&query.Log{Bucket: bucket, Layout: chain.Layout{Chain: r.cfg.Chain}, Key: r.key}).Verify(t.Context(), query.VerifyOptions{Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

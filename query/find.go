@@ -42,17 +42,17 @@ type FindResult struct {
 	// in there.
 	Problems []string `json:"problems"`
 	Searched uint64   `json:"searched"` // entries, in segments that verified
+
+	Keys [][]byte `json:"-"` // the stored genesis and rotations
 }
 
 // Find reads all segments for the records whose request_id, or the OpenTelemetry name for it, is id.
 func (l *Log) Find(ctx context.Context, id string, progress Progress) (*FindResult, error) {
-	manifests, _, err := l.manifests(ctx)
-	if err != nil {
-		return nil, err
-	}
 	var (
 		mu          sync.Mutex
 		result      = &FindResult{Matches: []Match{}, Problems: []string{}}
+		keys        = l.follow()
+		manifests   int
 		todo        []*chain.Manifest
 		done, total int64
 	)
@@ -61,8 +61,12 @@ func (l *Log) Find(ctx context.Context, id string, progress Progress) (*FindResu
 		defer mu.Unlock()
 		result.Problems = append(result.Problems, fmt.Sprintf(format, args...))
 	}
-	for m := range l.fetched(ctx, manifests) {
-		parsed, err := l.trusted(m)
+	for m, err := range l.manifests(ctx, 0, nil) {
+		if err != nil {
+			return nil, err
+		}
+		manifests++
+		parsed, err := keys.open(m)
 		if err != nil {
 			problem("%v", err)
 			continue
@@ -72,6 +76,10 @@ func (l *Log) Find(ctx context.Context, id string, progress Progress) (*FindResu
 			total += parsed.Segment.Size
 		}
 	}
+	if manifests == 0 && ctx.Err() == nil {
+		return nil, fmt.Errorf("%w: %q in %s", ErrNoChain, l.Layout.Chain, l.Bucket)
+	}
+	result.Keys = keys.keys
 	want := chain.AppendString(nil, []byte(id))
 	forEach(todo, 2*runtime.GOMAXPROCS(0), func(m *chain.Manifest) {
 		if ctx.Err() != nil {
@@ -153,12 +161,12 @@ func names(e *chain.Entry, want []byte) bool {
 // Walk calls visit with every entry of the log and its line, in order, checking each segment against its manifest on the
 // way. What visit is given is valid during the call only.
 func (l *Log) Walk(ctx context.Context, visit func(e *chain.Entry, line []byte) error) error {
-	manifests, _, err := l.manifests(ctx)
-	if err != nil {
-		return err
-	}
-	for m := range l.fetched(ctx, manifests) {
-		parsed, err := l.trusted(m)
+	keys := l.follow()
+	for m, err := range l.manifests(ctx, 0, nil) {
+		if err != nil {
+			return err
+		}
+		parsed, err := keys.open(m)
 		if err != nil {
 			return err
 		}

@@ -1,5 +1,5 @@
-// Package query reads a log: it walks the manifests and segments in a bucket, checks them, finds records in them and says
-// what was found. It needs a reader's rights only, and trusts nothing but the public key that it is given.
+// Package query reads a log: it walks the manifests and segments in a bucket, checks them, finds records in them, proves
+// them, and says what was found. It needs a reader's rights only, and trusts nothing but the public key that it is given.
 package query
 
 import (
@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"slices"
 	"sync"
 
 	"github.com/auditchain/auditchain/chain"
@@ -19,10 +18,13 @@ import (
 type Log struct {
 	Bucket storage.Bucket
 	Layout chain.Layout
-	Key    chain.PublicKey // that the manifests must be signed with
+	Key    chain.PublicKey // that is trusted: the one of the genesis. Rotations lead on from it
 }
 
-// parallel is how many requests are under way at the same time.
+// ErrNoChain says that the bucket has nothing of the chain.
+var ErrNoChain = errors.New("no such chain")
+
+// parallel is how many manifests are fetched ahead.
 const parallel = 16
 
 // stored is what a bucket holds at one key: its versions and delete markers, oldest first.
@@ -31,20 +33,27 @@ type stored struct {
 	versions []storage.Info
 }
 
-// list returns what is stored under prefix, by key in ascending order.
-func (l *Log) list(ctx context.Context, prefix string) ([]stored, error) {
-	var all []stored
-	for info, err := range l.Bucket.List(ctx, prefix, "") {
-		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", l.Bucket, err)
+// list gives what is stored below prefix at keys after startAfter, ascending by key.
+func (l *Log) list(ctx context.Context, prefix, startAfter string) iter.Seq2[stored, error] {
+	return func(yield func(stored, error) bool) {
+		var s stored
+		for info, err := range l.Bucket.List(ctx, prefix, startAfter) {
+			if err != nil {
+				yield(stored{}, fmt.Errorf("reading %s: %w", l.Bucket, err))
+				return
+			}
+			if info.Key != s.key {
+				if s.key != "" && !yield(s, nil) {
+					return
+				}
+				s = stored{key: info.Key}
+			}
+			s.versions = append(s.versions, info)
 		}
-		if n := len(all); n == 0 || all[n-1].key != info.Key {
-			all = append(all, stored{key: info.Key})
+		if s.key != "" {
+			yield(s, nil)
 		}
-		last := &all[len(all)-1]
-		last.versions = append(last.versions, info)
 	}
-	return all, nil
 }
 
 // oldest returns the first version that was written; false if there are only delete markers.
@@ -66,6 +75,101 @@ type manifest struct {
 	err    error // of reading it
 }
 
+// manifests gives the manifests from number first on in their order, with their bytes, fetched ahead. No more than a few are
+// held, however many there are and however large what lies among them is. Objects that are no manifests go to stranger, if
+// that is not nil. It ends at the first error of the listing.
+func (l *Log) manifests(ctx context.Context, first uint64, stranger func(stored)) iter.Seq2[*manifest, error] {
+	startAfter := ""
+	if first > 0 {
+		startAfter = l.Layout.Manifest(first - 1)
+	}
+	return func(yield func(*manifest, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		queue := make(chan chan *manifest, parallel)
+		var listing error
+		wg.Go(func() {
+			defer close(queue)
+			for s, err := range l.list(ctx, l.Layout.Manifests(), startAfter) {
+				if err != nil {
+					listing = err
+					return
+				}
+				n, ok := l.Layout.ParseManifestKey(s.key)
+				if !ok {
+					if stranger != nil {
+						stranger(s)
+					}
+					continue
+				}
+				slot := make(chan *manifest, 1)
+				select {
+				case queue <- slot:
+				case <-ctx.Done():
+					return
+				}
+				wg.Go(func() { slot <- l.fetch(ctx, n, s) })
+			}
+		})
+		for slot := range queue {
+			m := <-slot
+			if ctx.Err() != nil || !yield(m, nil) {
+				return
+			}
+		}
+		if listing != nil && ctx.Err() == nil {
+			yield(nil, listing)
+		}
+	}
+}
+
+// fetch reads manifest n: its oldest version.
+func (l *Log) fetch(ctx context.Context, n uint64, s stored) *manifest {
+	m := &manifest{n: n, stored: s}
+	version, ok := s.oldest()
+	if !ok {
+		m.err = storage.ErrNotFound
+		return m
+	}
+	if m.data, m.info, m.err = l.read(ctx, s.key, version.Version, chain.MaxManifest); m.err != nil {
+		m.info = version
+	}
+	m.info.LastModified = version.LastModified
+	return m
+}
+
+// manifest reads manifest n, which is not yet trusted.
+func (l *Log) manifest(ctx context.Context, n uint64) (*manifest, error) {
+	versions, err := l.Bucket.Versions(ctx, l.Layout.Manifest(n))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", l.Bucket, err)
+	}
+	m := l.fetch(ctx, n, stored{l.Layout.Manifest(n), versions})
+	if m.err != nil {
+		return nil, fmt.Errorf("manifest %d: %w", n, m.err)
+	}
+	return m, nil
+}
+
+// GenesisKey returns the key that the chain's genesis names, whoever wrote it: to be compared with a fingerprint. The error wraps
+// storage.ErrNotFound if there is no genesis.
+func (l *Log) GenesisKey(ctx context.Context) (chain.PublicKey, error) {
+	m, err := l.manifest(ctx, 0)
+	if err != nil {
+		return chain.PublicKey{}, err
+	}
+	parsed, err := chain.PeekManifest(m.data)
+	if err != nil {
+		return chain.PublicKey{}, fmt.Errorf("manifest 0: %w", err)
+	}
+	if parsed.Genesis == nil {
+		return chain.PublicKey{}, errors.New("manifest 0 is no genesis")
+	}
+	return chain.ParsePublicKey([]byte(parsed.Genesis.ManifestKey))
+}
+
 // read fetches one version of an object of at most limit bytes.
 func (l *Log) read(ctx context.Context, key, version string, limit int64) ([]byte, storage.Info, error) {
 	r, info, err := l.open(ctx, key, version)
@@ -80,10 +184,14 @@ func (l *Log) read(ctx context.Context, key, version string, limit int64) ([]byt
 	return data, info, err
 }
 
-// open is Bucket.Open of one version, with the lock in the Info though some stores (versitygw) tell it to a Stat only.
+// open is Bucket.Open of one version, with the lock in the Info though some stores (versitygw) tell it to a Stat only. A store
+// without versions has the object only, whatever version a manifest names: there it is a copy.
 func (l *Log) open(ctx context.Context, key, version string) (io.ReadCloser, storage.Info, error) {
+	if !l.Bucket.Locks() {
+		return l.Bucket.Open(ctx, key, "", 0, -1)
+	}
 	r, info, err := l.Bucket.Open(ctx, key, version, 0, -1)
-	if err != nil || info.LockMode != "" || !l.Bucket.Locks() {
+	if err != nil || info.LockMode != "" {
 		return r, info, err
 	}
 	stat, err := l.Bucket.Stat(ctx, key, version)
@@ -101,69 +209,42 @@ func (l *Log) open(ctx context.Context, key, version string) (io.ReadCloser, sto
 // lockUnknown stands for the lock mode of an object about whose lock this user may not ask.
 const lockUnknown = "unknown"
 
-// manifests lists all manifests in the order of their numbers; see fetched. Objects that are none are returned as
-// strangers.
-func (l *Log) manifests(ctx context.Context) (all []*manifest, strangers []stored, err error) {
-	objects, err := l.list(ctx, l.Layout.Manifests())
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, o := range objects {
-		if n, ok := l.Layout.ParseManifestKey(o.key); ok {
-			all = append(all, &manifest{n: n, stored: o})
-		} else {
-			strangers = append(strangers, o)
-		}
-	}
-	if len(all) == 0 {
-		return nil, strangers, fmt.Errorf("%w: %q in %s", ErrNoChain, l.Layout.Chain, l.Bucket)
-	}
-	return all, strangers, nil
+// follower reads manifests one after the other for what they say, not for whether they follow each other, and goes over from
+// key to key where a rotation says so.
+type follower struct {
+	log   *Log
+	key   chain.PublicKey
+	since uint64
+	keys  [][]byte // the stored genesis and rotations
 }
 
-// fetched gives the manifests one after the other with their bytes, which are let go of afterwards: however large what
-// lies among the manifests is, no more than a few are held.
-func (l *Log) fetched(ctx context.Context, all []*manifest) iter.Seq[*manifest] {
-	return func(yield func(*manifest) bool) {
-		for batch := range slices.Chunk(all, parallel) {
-			forEach(batch, parallel, func(m *manifest) {
-				version, ok := m.stored.oldest()
-				if !ok {
-					m.err = storage.ErrNotFound
-					return
-				}
-				if m.data, m.info, m.err = l.read(ctx, m.stored.key, version.Version, chain.MaxManifest); m.err != nil {
-					m.info = version
-				}
-			})
-			for _, m := range batch {
-				ok := ctx.Err() == nil && yield(m)
-				m.data = nil
-				if !ok {
-					return
-				}
-			}
-		}
-	}
-}
-
-// trusted returns what manifest m says, if it is signed by the trusted key and of this chain and place.
-func (l *Log) trusted(m *manifest) (*chain.Manifest, error) {
+// open returns what manifest m says, if it is signed with the key that holds at its place, and of this chain and place.
+func (f *follower) open(m *manifest) (*chain.Manifest, error) {
 	if m.err != nil {
 		return nil, fmt.Errorf("manifest %d: %w", m.n, m.err)
 	}
-	parsed, _, err := chain.OpenManifest(m.data, l.Key)
+	parsed, payload, err := chain.OpenManifest(m.data, f.key)
 	if err != nil {
 		return nil, fmt.Errorf("manifest %d: %w", m.n, err)
 	}
-	if parsed.Chain != l.Layout.Chain || parsed.N != m.n {
+	if parsed.Chain != f.log.Layout.Chain || parsed.N != m.n {
 		return nil, fmt.Errorf("manifest %d says that it is number %d of chain %s", m.n, parsed.N, parsed.Chain)
+	}
+	if parsed.KeySince != f.since {
+		return nil, fmt.Errorf("manifest %d says that its key came with manifest %d, but %d announced it", m.n, parsed.KeySince, f.since)
+	}
+	if parsed.Genesis != nil || parsed.Rotation != nil {
+		head, err := chain.HeadOf(parsed, payload, f.key)
+		if err != nil {
+			return nil, fmt.Errorf("manifest %d: %w", m.n, err)
+		}
+		f.key, f.since = head.Key, head.KeySince
+		f.keys = append(f.keys, m.data)
 	}
 	return parsed, nil
 }
 
-// ErrNoChain says that the bucket has nothing of the chain.
-var ErrNoChain = errors.New("no such chain")
+func (l *Log) follow() *follower { return &follower{log: l, key: l.Key} }
 
 // forEach calls f for each item, n at a time, and returns when all calls have.
 func forEach[T any](items []T, n int, f func(T)) {

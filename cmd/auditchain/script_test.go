@@ -17,6 +17,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/auditchain/auditchain/chain"
 	"github.com/auditchain/auditchain/ingest"
 	"github.com/auditchain/auditchain/test/fluentbit"
 	"github.com/auditchain/auditchain/test/servers"
@@ -31,6 +32,7 @@ func TestMain(m *testing.M) {
 //	exits CODE PROGRAM ARGS...      like exec, but the program must end with this exit code
 //	records FROM TO KEY=VALUE...    append the records req-FROM to req-TO to a log, as the plugin does with these keys
 //	flip GLOB                       change a byte in the middle of the file
+//	fingerprint FILE                set FINGERPRINT to that of the public key in the file
 //	server PROGRAM [tls]            start an S3 server, or use the one that runs, and set ENDPOINT, CA and the
 //	                                credentials of its administrator in the environment
 //	make-bucket NAME                make a bucket without Object Lock there
@@ -50,7 +52,7 @@ func TestScripts(t *testing.T) {
 		},
 		Condition: s.condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "records": records, "flip": flip,
+			"exits": exits, "records": records, "flip": flip, "fingerprint": fingerprint,
 			"server": s.server, "make-bucket": s.makeBucket, "delete": s.remove, "overwrite": s.overwrite,
 		},
 	})
@@ -203,4 +205,13 @@ func flip(ts *testscript.TestScript, neg bool, args []string) {
 	data[len(data)/2] ^= 1
 	ts.Check(os.Chmod(paths[0], 0o644))
 	ts.Check(os.WriteFile(paths[0], data, 0o644))
+}
+
+func fingerprint(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: fingerprint FILE")
+	}
+	key, err := chain.ParsePublicKey([]byte(ts.ReadFile(args[0])))
+	ts.Check(err)
+	ts.Setenv("FINGERPRINT", key.Fingerprint().String())
 }

@@ -37,7 +37,7 @@ Exit code 0: found. 1: not in the log. 2: not found, but not everything could be
 			}
 			found, problems := 0, 0
 			for _, s := range sections {
-				log, err := target.log(s)
+				log, err := target.log(cmd.Context(), s)
 				if err != nil {
 					return err
 				}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +46,7 @@ func (t *targetFlags) add(cmd *cobra.Command) {
 }
 
 func (t *targetFlags) addKey(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&t.key, "key", "", "PEM file of the public key that is trusted")
+	cmd.Flags().StringVar(&t.key, "key", "", "the key that is trusted, the one of the chain's genesis: PEM file, or its fingerprint, 64 hex digits")
 }
 
 // sections returns the settings of each log that the flags name: one, or those of the configuration, with what is said
@@ -109,7 +111,7 @@ func (s section) storage() (storage.Config, error) {
 }
 
 // log opens the section's log for reading.
-func (t *targetFlags) log(s section) (*query.Log, error) {
+func (t *targetFlags) log(ctx context.Context, s section) (*query.Log, error) {
 	cfg, err := s.storage()
 	if err != nil {
 		return nil, err
@@ -120,27 +122,65 @@ func (t *targetFlags) log(s section) (*query.Log, error) {
 	if err := chain.CheckName(s["chain"]); err != nil {
 		return nil, err
 	}
-	key, err := t.trusted(s)
-	if err != nil {
-		return nil, err
-	}
 	bucket, err := storage.Open(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &query.Log{Bucket: bucket, Layout: chain.Layout{Prefix: strings.Trim(s["prefix"], "/"), Chain: s["chain"]}, Key: key}, nil
+	log := &query.Log{Bucket: bucket, Layout: chain.Layout{Prefix: strings.Trim(s["prefix"], "/"), Chain: s["chain"]}}
+	if log.Key, err = t.trusted(ctx, s, log); err != nil {
+		return nil, err
+	}
+	return log, nil
 }
 
-// trusted returns the public key that manifests are checked with: the one of --key, or that of the configuration's own
-// signing key, for an operator who checks his own log.
-func (t *targetFlags) trusted(s section) (chain.PublicKey, error) {
-	path := t.key
-	if path == "" {
-		path = s["signing_key"]
+// trusted returns the public key that is trusted for the genesis: the one of --key, or, for an operator who checks his own
+// log, that of the configuration's own signing key, or of the one before it.
+func (t *targetFlags) trusted(ctx context.Context, s section, log *query.Log) (chain.PublicKey, error) {
+	if fingerprint, err := parseFingerprint(t.key); err == nil {
+		key, err := log.GenesisKey(ctx)
+		switch {
+		case errors.Is(err, storage.ErrNotFound):
+			return key, hint(errors.New("the genesis is not there: its key cannot be found by a fingerprint"), "name the public key's PEM file with --key")
+		case err != nil:
+			return key, readHint(err)
+		case key.Fingerprint() != fingerprint:
+			return key, hint(fmt.Errorf("the genesis in %s names the key %s, not %s", log.Bucket, key.Fingerprint(), fingerprint), "it is another log, or somebody else wrote it; with the key's PEM file instead of its fingerprint all findings are listed")
+		}
+		return key, nil
 	}
-	if path == "" {
+	if t.key != "" {
+		return readKey(t.key)
+	}
+	if s["signing_key"] == "" {
 		return chain.PublicKey{}, hint(errors.New("no key given"), "name the public key that you trust with --key; `auditchain keygen` made it, beside the signing key")
 	}
+	key, err := readKey(s["signing_key"])
+	if err != nil || s["previous_signing_key"] == "" {
+		return key, err
+	}
+	previous, err := readKey(s["previous_signing_key"])
+	if err != nil {
+		return key, err
+	}
+	if first, err := log.GenesisKey(ctx); err == nil && first.Equal(previous) {
+		return previous, nil
+	}
+	return key, nil
+}
+
+// parseFingerprint reads 64 hex digits, however people group them.
+func parseFingerprint(s string) (chain.Hash, error) {
+	digits := strings.Map(func(r rune) rune {
+		if r == ':' || r == ' ' {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, s)
+	return chain.ParseHash([]byte(digits))
+}
+
+// readKey reads a public key, or a signing key's public one.
+func readKey(path string) (chain.PublicKey, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return chain.PublicKey{}, fmt.Errorf("reading the trusted key: %w", err)

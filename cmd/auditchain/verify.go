@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -13,47 +17,63 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/ingest/disk"
 	"github.com/auditchain/auditchain/query"
 )
 
 func newVerify() *cobra.Command {
 	var target targetFlags
-	var asJSON bool
+	var flags verifyFlags
 	cmd := &cobra.Command{
 		Use:   "verify",
-		Short: "Check a whole log: signatures, numbers, hashes, tree, frames, locks",
-		Long: `Check a whole log: that every manifest is there, signed by the trusted key, and continues the one before; that every
-segment, in the version that its manifest names, is what was written, down to the last hash; that everything is locked as
-promised; and what else lies where only the log should.
+		Short: "Check a log: signatures, numbers, hashes, tree, frames, locks",
+		Long: `Check a whole log: that every manifest is there, signed with the trusted key or one that it led on to, and continues the one
+before; that every segment, in the version that its manifest names, is what was written, down to the last hash; that
+everything is locked as promised; what else lies where only the log should; and whether the writer was ever silent.
+
+Keep the head that a verification proves (--save-head) where the log's operator cannot reach it. With --expect-head a
+later verification finds out whether the log was cut off or written anew since; with --since-head it also reads
+only what came after it. If it is interrupted, the head up to which it came is kept, to go on from.
 
 Exit code 0: intact. 1: tampered with, every finding is listed. 2: something could not be checked.`,
 		Example: `  auditchain verify --endpoint https://minio:9000 --bucket audit --chain audit.example.com/prod --key audit.pub.pem
-  auditchain verify -c /etc/fluent-bit/fluent-bit.yaml --key audit.pub.pem --json`,
+  auditchain verify -c /etc/fluent-bit/fluent-bit.yaml --key audit.pub.pem --json
+  auditchain verify --bucket audit --chain audit.example.com/prod --key 6b1f...e0 --since-head prod.head --save-head prod.head
+  auditchain verify --bucket dir:/mnt/copy --chain audit.example.com/prod --key audit.pub.pem --from 2026-03-01 --to 2026-03-31`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			sections, err := target.sections()
 			if err != nil {
 				return err
 			}
+			opts, err := flags.options(len(sections))
+			if err != nil {
+				return err
+			}
 			code := exitYes
 			for i, s := range sections {
-				log, err := target.log(s)
+				log, err := target.log(cmd.Context(), s)
 				if err != nil {
 					return err
 				}
-				progress, clear := newProgress(cmd.ErrOrStderr(), "verifying")
-				report, err := log.Verify(cmd.Context(), time.Now(), progress)
+				var clear func()
+				opts.Progress, clear = newProgress(cmd.ErrOrStderr(), "verifying")
+				opts.Now = time.Now()
+				report, err := log.Verify(cmd.Context(), opts)
 				clear()
 				if err != nil {
 					return readHint(err)
 				}
-				if asJSON {
+				if flags.asJSON {
 					err = writeJSON(cmd.OutOrStdout(), report)
 				} else {
 					if i > 0 {
 						fmt.Fprintln(cmd.OutOrStdout())
 					}
 					err = printReport(cmd.OutOrStdout(), report)
+				}
+				if err == nil && flags.saveHead != "" {
+					err = saveHead(cmd.ErrOrStderr(), flags.saveHead, report)
 				}
 				if err != nil {
 					return err
@@ -73,8 +93,136 @@ Exit code 0: intact. 1: tampered with, every finding is listed. 2: something cou
 	}
 	target.add(cmd)
 	target.addKey(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON report, one line per chain")
+	flags.add(cmd)
 	return cmd
+}
+
+// verifyFlags say how much is verified, and what a report goes into.
+type verifyFlags struct {
+	asJSON              bool
+	sinceHead, saveHead string
+	expectHeads         []string
+	from, to            string
+	sample              int
+}
+
+func (v *verifyFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.BoolVar(&v.asJSON, "json", false, "print a JSON report, one line per chain")
+	f.StringArrayVar(&v.expectHeads, "expect-head", nil, "head that was kept elsewhere and must be in the log: a file (of --save-head, a manifest, a checkpoint) or 64 hex digits; may be repeated")
+	f.StringVar(&v.sinceHead, "since-head", "", "file of --save-head: what lies before it is not read again")
+	f.StringVar(&v.saveHead, "save-head", "", "file to keep the head in up to which all was proven")
+	f.StringVar(&v.from, "from", "", "read only the contents from this entry number, date (2026-03-01) or time (RFC 3339) on")
+	f.StringVar(&v.to, "to", "", "read only the contents up to this entry number, date or time, included")
+	f.IntVar(&v.sample, "sample", 0, "read only the contents of so many segments, chosen at random")
+}
+
+func (v *verifyFlags) options(chains int) (query.VerifyOptions, error) {
+	opts := query.VerifyOptions{Sample: v.sample}
+	heads := len(v.expectHeads) > 0 || v.sinceHead != "" || v.saveHead != ""
+	partial := v.from != "" || v.to != "" || v.sample != 0
+	switch {
+	case v.sample < 0:
+		return opts, fmt.Errorf("--sample %d is not a number of segments", v.sample)
+	case heads && chains > 1:
+		return opts, hint(errors.New("a head is one chain's, and the configuration has several"), "choose one with --chain")
+	case v.saveHead != "" && partial:
+		return opts, errors.New("--save-head does not go with --from, --to or --sample: a head is kept of what was proven whole")
+	}
+	var err error
+	if opts.Range, err = parseRange(v.from, v.to); err != nil {
+		return opts, err
+	}
+	if v.sinceHead != "" {
+		kept, head, err := readHead(v.sinceHead)
+		if err != nil {
+			return opts, fmt.Errorf("--since-head: %w", err)
+		}
+		if head == nil {
+			return opts, hint(fmt.Errorf("--since-head: %s cannot be gone on from", kept.Name), "name a file that --save-head wrote; --expect-head takes others")
+		}
+		opts.Since = head
+	}
+	for _, name := range v.expectHeads {
+		kept, _, err := readHead(name)
+		if err != nil {
+			return opts, fmt.Errorf("--expect-head: %w", err)
+		}
+		opts.Expect = append(opts.Expect, kept)
+	}
+	return opts, nil
+}
+
+// readHead reads a kept head: a file, or a hash.
+func readHead(name string) (query.KeptHead, *chain.Head, error) {
+	if _, err := chain.ParseHash([]byte(name)); err == nil {
+		return query.ParseKeptHead(name, []byte(name))
+	}
+	data, err := readFile(name, query.MaxHeadFile)
+	if err != nil {
+		return query.KeptHead{}, nil, err
+	}
+	return query.ParseKeptHead(name, data)
+}
+
+// readFile reads a file of at most limit bytes.
+func readFile(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s is longer than the %d bytes allowed", name, limit)
+	}
+	return data, err
+}
+
+// parseRange reads --from and --to, each an entry's number, a day (UTC) or a time. Both ends are included.
+func parseRange(from, to string) (r query.Range, err error) {
+	bound := func(flag, s string, seq *uint64, at *time.Time, last bool) {
+		if s == "" || err != nil {
+			return
+		}
+		if n, numErr := strconv.ParseUint(s, 10, 64); numErr == nil {
+			*seq = n
+			return
+		}
+		if day, dayErr := time.Parse(time.DateOnly, s); dayErr == nil {
+			if last {
+				day = day.AddDate(0, 0, 1)
+			}
+			*at = day
+			return
+		}
+		t, timeErr := time.Parse(time.RFC3339Nano, s)
+		if timeErr != nil {
+			err = fmt.Errorf("--%s: %q is not an entry's number, a date like 2026-03-01 or a time like 2026-03-01T12:00:00Z", flag, s)
+		}
+		if *at = t.UTC(); last {
+			*at = at.Add(1)
+		}
+	}
+	bound("from", from, &r.FirstSeq, &r.From, false)
+	bound("to", to, &r.LastSeq, &r.To, true)
+	if err == nil && (!r.To.IsZero() && !r.From.Before(r.To) || r.LastSeq > 0 && r.FirstSeq > r.LastSeq) {
+		err = fmt.Errorf("--from %s is after --to %s", from, to)
+	}
+	return r, err
+}
+
+// saveHead keeps the head up to which all was proven, if nothing speaks against it.
+func saveHead(stderr io.Writer, path string, r *query.Report) error {
+	if r.Proven == nil {
+		_, err := fmt.Fprintf(stderr, "no head is kept in %s: not all that was read is proven\n", path)
+		return err
+	}
+	text, err := json.Marshal(r.Proven)
+	if err != nil {
+		return err
+	}
+	return disk.WriteFile(disk.OS{}, path, append(text, '\n'))
 }
 
 // readHint adds what usually helps to an error of reading a log.
@@ -87,18 +235,31 @@ func readHint(err error) error {
 
 func writeJSON(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
 
+// maxAlike is how many findings of one kind people are shown; --json has them all.
+const maxAlike = 20
+
 func printReport(w io.Writer, r *query.Report) error {
 	p := printer{w: w}
-	switch r.Verdict {
-	case "intact":
-		p.line("INTACT    %s", r.Chain)
-	case "tampered":
-		p.line("TAMPERED  %s", r.Chain)
-	default:
-		p.line("UNCHECKED %s", r.Chain)
+	count := make(map[query.Severity]int)
+	for _, f := range r.Findings {
+		count[f.Severity]++
 	}
+	verdict := map[string]string{"intact": "INTACT   ", "tampered": "TAMPERED "}[r.Verdict]
+	if verdict == "" {
+		verdict = "UNCHECKED"
+	}
+	warnings := ""
+	if n := count[query.Warning]; n == 1 {
+		warnings = ", with a warning"
+	} else if n > 1 {
+		warnings = fmt.Sprintf(", with %d warnings", n)
+	}
+	p.line("%s %s%s", verdict, r.Chain, warnings)
 	p.line("  in         %s", r.Bucket)
 	p.line("  key        %s", r.Key)
+	for _, k := range r.Rotations {
+		p.line("             from manifest %d on %s, announced %s", k.Manifest+1, k.Fingerprint, k.SealedAt.Format(time.RFC3339))
+	}
 	if r.Manifests == 0 {
 		p.line("  manifests  none signed by the key")
 	} else {
@@ -111,14 +272,28 @@ func printReport(w io.Writer, r *query.Report) error {
 			p.line("             %d without %s", n, f)
 		}
 	}
+	if n := r.Counts.Redelivered; n > 0 {
+		p.line("             %d marked as delivered again", n)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Events)) {
+		p.line("             %d %s", r.Events[name], name)
+	}
 	if r.Head != nil {
 		p.line("  head       %s", r.Head)
-		p.line("  tree root  %s", r.Root)
+		p.line("  tree       %d entries, root %s", r.TreeSize, r.Root)
+	}
+	for _, s := range r.Found {
+		p.line("  kept head  %s", s)
 	}
 	p.line("  locks      %s", r.Locked)
+	shown := make(map[query.Code]int)
 	for _, f := range r.Findings {
+		if shown[f.Code]++; shown[f.Code] > maxAlike {
+			continue
+		}
 		p.line("")
 		p.line("%s: %s", f.Severity, f.Text)
+		p.line("  meaning  %s", f.Meaning)
 		if f.Object != "" {
 			p.line("  object   %s", f.Object)
 		}
@@ -127,6 +302,12 @@ func printReport(w io.Writer, r *query.Report) error {
 		}
 		if f.FirstSeq != nil {
 			p.line("  entries  %d to %d", *f.FirstSeq, *f.LastSeq)
+		}
+	}
+	for _, code := range slices.Sorted(maps.Keys(shown)) {
+		if more := shown[code] - maxAlike + r.Omitted[code]; more > 0 && shown[code] > maxAlike {
+			p.line("")
+			p.line("... and %d more findings %q (--json lists them)", more, code)
 		}
 	}
 	p.line("")

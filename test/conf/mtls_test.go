@@ -107,7 +107,7 @@ func verify(t *testing.T, cfg storage.Config, name string, key chain.PublicKey, 
 		t.Fatal(err)
 	}
 	log := query.Log{Bucket: bucket, Layout: chain.Layout{Chain: name}, Key: key}
-	report, err := log.Verify(t.Context(), time.Now(), nil)
+	report, err := log.Verify(t.Context(), query.VerifyOptions{Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,6 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"github.com/auditchain/auditchain/chain"
-	"github.com/auditchain/auditchain/ingest"
 	"github.com/auditchain/auditchain/query"
 	"github.com/auditchain/auditchain/storage"
 	"github.com/auditchain/auditchain/test/fluentbit"
@@ -258,7 +257,7 @@ func (l *auditLog) verify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := (&query.Log{Bucket: bucket, Layout: l.layout(), Key: l.key}).Verify(t.Context(), time.Now(), nil)
+	report, err := (&query.Log{Bucket: bucket, Layout: l.layout(), Key: l.key}).Verify(t.Context(), query.VerifyOptions{Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

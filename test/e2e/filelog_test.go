@@ -269,7 +269,7 @@ func (l *fileLog) verify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := (&query.Log{Bucket: bucket, Layout: l.layout(), Key: l.key}).Verify(t.Context(), time.Now(), nil)
+	report, err := (&query.Log{Bucket: bucket, Layout: l.layout(), Key: l.key}).Verify(t.Context(), query.VerifyOptions{Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -116,7 +116,7 @@ func (l *auditLog) settled() error {
 // still to come; when it is settled nothing is to be found.
 func (l *auditLog) verify(t *testing.T, settled bool) {
 	t.Helper()
-	report, err := l.Verify(t.Context(), time.Now(), nil)
+	report, err := l.Verify(t.Context(), query.VerifyOptions{Now: time.Now()})
 	if err != nil {
 		t.Errorf("verifying: %v", err)
 		return

@@ -36,7 +36,7 @@ func check(ctx context.Context, out io.Writer, l *load, o *options, r reader, by
 		wrong = append(wrong, fmt.Errorf("%d records were delivered in time, not %.0f: the rate was not kept", l.delivered, wanted))
 	}
 	start := time.Now()
-	report, err := (&query.Log{Bucket: r.bucket, Layout: r.layout, Key: r.key}).Verify(ctx, time.Now(), nil)
+	report, err := (&query.Log{Bucket: r.bucket, Layout: r.layout, Key: r.key}).Verify(ctx, query.VerifyOptions{Now: time.Now()})
 	if err != nil {
 		return errors.Join(append(wrong, err)...)
 	}

@@ -1,0 +1,247 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/storage"
+)
+
+// segmentPool reads segments beside each other: two for each processor, so that one is on the line while another is checked.
+type segmentPool struct {
+	todo chan segmentTask
+	wg   sync.WaitGroup
+}
+
+type segmentTask struct {
+	m    *chain.Manifest
+	mark *mark
+}
+
+func (v *verification) startPool(ctx context.Context) *segmentPool {
+	p := &segmentPool{todo: make(chan segmentTask)}
+	for range 2 * runtime.GOMAXPROCS(0) {
+		p.wg.Go(func() {
+			for task := range p.todo {
+				v.frontier.reach(task.mark, v.checkSegment(ctx, task.m))
+			}
+		})
+	}
+	return p
+}
+
+// end waits for all that was put in.
+func (p *segmentPool) end() {
+	close(p.todo)
+	p.wg.Wait()
+}
+
+// checkSegment reads one segment whole, and reports whether all of it is proven.
+func (v *verification) checkSegment(ctx context.Context, m *chain.Manifest) bool {
+	key := v.Layout.Root() + m.Segment.Key
+	f := segmentFinding(key, m)
+	first, last := m.FirstSeq, m.NextSeq-1
+	if ctx.Err() != nil {
+		return false
+	}
+	r, info, err := v.open(ctx, key, m.Segment.VersionID)
+	if err != nil {
+		if ctx.Err() != nil {
+			return false
+		}
+		f.Severity, f.Code, f.Text = Unchecked, Unreadable, fmt.Sprintf("entries %d to %d cannot be read: %v", first, last, err)
+		if errors.Is(err, storage.ErrNotFound) {
+			until := m.Lock.RetainUntil
+			f.Severity, f.Code, f.Text = Tampered, SegmentMissing, fmt.Sprintf("the version that holds entries %d to %d is not there any more, though it was to be kept until %s", first, last, until.Format(time.RFC3339))
+			if until.Before(v.Now) {
+				f.Severity, f.Code, f.Text = Notice, Expired, fmt.Sprintf("entries %d to %d are gone: their retention ended on %s", first, last, until.Format(time.RFC3339))
+			}
+		}
+		v.found.add(f)
+		return f.Code == Expired
+	}
+	defer r.Close()
+	v.checkLock(f, info, m, fmt.Sprintf("the segment of entries %d to %d", first, last))
+	counted := &countingReader{r: r, add: v.count}
+	events := make(map[string]uint64)
+	err = chain.VerifySegment(m, counted, func(e *chain.Entry, line []byte) error {
+		if e.Event != "" {
+			events[e.Event]++
+			if e.Event == chain.EventJournalLost {
+				lost, seq := f, e.Seq
+				lost.Severity, lost.Code, lost.FirstSeq, lost.LastSeq = Warning, JournalLost, &seq, &seq
+				lost.Text = fmt.Sprintf("entry %d of %s says that the writer lost its journal: %.200s", e.Seq, e.Received.Format(time.RFC3339), e.Detail)
+				v.found.add(lost)
+			}
+		}
+		return nil
+	})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return false
+	case err != nil && counted.err != nil: // reading failed, not the content
+		f.Severity, f.Code, f.Text = Unchecked, Unreadable, fmt.Sprintf("entries %d to %d cannot be read to their end: %v", first, last, counted.err)
+		v.found.add(f)
+		return false
+	case err != nil:
+		f.Severity, f.Code, f.Text = Tampered, SegmentChanged, fmt.Sprintf("the segment of entries %d to %d is not what was written: %v", first, last, err)
+		v.found.add(f)
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.report.Segments++
+	v.report.RawBytes += m.Segment.RawSize
+	v.report.Bytes += m.Segment.Size
+	v.report.Counts.Add(m.Counts)
+	for name, n := range events {
+		if v.report.Events == nil {
+			v.report.Events = make(map[string]uint64)
+		}
+		if len(v.report.Events) < 100 || v.report.Events[name] > 0 {
+			v.report.Events[name] += n
+		}
+	}
+	return true
+}
+
+func segmentFinding(key string, m *chain.Manifest) Finding {
+	first, last := m.FirstSeq, m.NextSeq-1
+	return Finding{Object: key, Version: m.Segment.VersionID, Manifest: m.N, FirstSeq: &first, LastSeq: &last}
+}
+
+func (v *verification) count(n int) {
+	v.mu.Lock()
+	v.done += int64(n)
+	done, total := v.done, max(v.total, v.done)
+	v.mu.Unlock()
+	if v.Progress != nil {
+		v.Progress(done, total)
+	}
+}
+
+// countingReader remembers the error that reading ended with, and counts bytes.
+type countingReader struct {
+	r   io.Reader
+	add func(n int)
+	err error
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.add(n)
+	if err != nil && err != io.EOF {
+		c.err = err
+	}
+	return n, err
+}
+
+// objects goes through the listing of the segments beside the walk over the manifests. Both are in the order of the
+// segments' keys, unless a clock was set back: so little is held, however many there are.
+type objects struct {
+	next    func() (stored, error, bool)
+	stop    func()
+	current stored
+	ended   bool
+	err     error
+	passed  map[string]stored // that no manifest has named yet
+}
+
+func newObjects(seq iter.Seq2[stored, error]) *objects {
+	next, stop := iter.Pull2(seq)
+	o := &objects{next: next, stop: stop, passed: make(map[string]stored)}
+	o.advance()
+	return o
+}
+
+func (o *objects) advance() {
+	if o.ended {
+		return
+	}
+	s, err, ok := o.next()
+	if !ok || err != nil {
+		o.ended, o.err = true, err
+		return
+	}
+	o.current = s
+}
+
+// take returns what is stored at key, which is then named.
+func (o *objects) take(key string) (stored, bool) {
+	for !o.ended && o.current.key < key {
+		o.passed[o.current.key] = o.current
+		o.advance()
+	}
+	if !o.ended && o.current.key == key {
+		s := o.current
+		o.advance()
+		return s, true
+	}
+	s, ok := o.passed[key]
+	delete(o.passed, key)
+	return s, ok
+}
+
+// rest calls visit with all that was not taken.
+func (o *objects) rest(visit func(stored)) {
+	for _, s := range o.passed {
+		visit(s)
+	}
+	for ; !o.ended; o.advance() {
+		visit(o.current)
+	}
+}
+
+// frontier is how far the log is proven without a gap, while segments are checked beside each other.
+type frontier struct {
+	mu     sync.Mutex
+	marks  []*mark // behind the proven ones, in the order of the manifests
+	closed bool    // something behind the last mark is not proven
+	proven chain.Head
+}
+
+// mark is a place after a manifest.
+type mark struct {
+	head    chain.Head
+	reached bool
+}
+
+// add puts the place after the next manifest.
+func (f *frontier) add(head *chain.Head) *mark {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := new(mark)
+	if !f.closed {
+		m.head = *head
+		f.marks = append(f.marks, m)
+	}
+	return m
+}
+
+// reach says that all between the mark before m and m was checked; if it is not good, nothing from there on is proven without a gap.
+func (f *frontier) reach(m *mark, good bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if i := slices.Index(f.marks, m); i >= 0 && !good {
+		f.marks, f.closed = f.marks[:i], true
+	}
+	m.reached = good
+	for len(f.marks) > 0 && f.marks[0].reached {
+		f.proven, f.marks = f.marks[0].head, f.marks[1:]
+	}
+}
+
+// close says that what comes next is not proven.
+func (f *frontier) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+}
