@@ -2,6 +2,7 @@ package chain
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -88,6 +89,23 @@ func BundlePayloadHash(data []byte) (Hash, error) {
 		return Hash{}, err
 	}
 	return Sum(payload), nil
+}
+
+// BundleSigner returns the fingerprint of the key with which a bundle says that it is signed. Nothing vouches for it: to tell people
+// which key they have to look for, never to choose one by.
+func BundleSigner(data []byte) (Hash, error) {
+	if _, _, err := openBundle(data); err != nil {
+		return Hash{}, err
+	}
+	var b bundle
+	if err := json.Unmarshal(data, &b); err != nil {
+		return Hash{}, err
+	}
+	hint, err := base64.StdEncoding.DecodeString(b.VerificationMaterial.PublicKey.Hint)
+	if err != nil || len(hint) != HashSize {
+		return Hash{}, errors.New("it does not say with which key it is signed")
+	}
+	return Hash(hint), nil
 }
 
 // strictJSON decodes one JSON value with nothing after it and no unknown fields.
