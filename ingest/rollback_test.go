@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/auditchain/auditchain/chain"
 )
 
@@ -357,6 +359,41 @@ func TestDamagedState(t *testing.T) {
 						t.Errorf("events %v", events)
 					}
 				}
+			}
+		})
+	}
+}
+
+// TestPipesInTheDirectory: a start does not hang at what is no file, whatever name it has.
+func TestPipesInTheDirectory(t *testing.T) {
+	for _, name := range []string{headFile, recentFile, noteFile, lostFile, reserveFile, lockFile, filepath.Base((&Log{}).pendingPath(2)),
+		filepath.Base((&Log{}).segmentPath(2)), filepath.Base((&Log{}).signedPath(2)), filepath.Base(journalPath("", 1)), ".tmp-" + recentFile} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			n := 0
+			sealed(1)(r, &n)
+			path := filepath.Join(r.dir(), name)
+			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			if err := unix.Mkfifo(path, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			opened := make(chan error, 1)
+			go func() {
+				l, err := r.open()
+				if err == nil {
+					crash(l)
+				}
+				opened <- err
+			}()
+			select {
+			case err := <-opened:
+				if err != nil && !strings.Contains(err.Error(), path) {
+					t.Errorf("the error does not name it: %v", err)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("the start hangs")
 			}
 		})
 	}

@@ -17,11 +17,29 @@ var _ FS = OS{}
 
 // OpenFile implements [FS].
 func (OS) OpenFile(path string, flag int, perm fs.FileMode) (File, error) {
-	f, err := os.OpenFile(path, flag, perm)
+	f, err := openFile(path, flag, perm)
 	if err != nil {
 		return nil, err // not a nil *os.File in a File
 	}
 	return osFile{f}, nil
+}
+
+// openFile opens a file, or a directory, and nothing else: opening or reading a pipe or a device may wait for ever. Files know
+// nothing of O_NONBLOCK.
+func openFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|unix.O_NONBLOCK, perm)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // ReadDir implements [FS].
@@ -54,7 +72,7 @@ func (OS) SyncDir(path string) error {
 
 // Lock implements [FS].
 func (OS) Lock(path string) (io.Closer, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
