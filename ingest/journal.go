@@ -39,7 +39,7 @@ type journal struct {
 	tree    *chain.Tree  // after its last entry, from then on; nil: not known yet
 	crc     uint32       // CRC-32C of the synced bytes: tells a disk that changed them before they were sealed
 	summary chain.Summary
-	chunks  []chain.Hash // delivery ids of the last chunks in it, at most maxRecent
+	chunks  []chain.Hash // delivery ids of the last chunks in it, at least maxRecent if it has so many, and at most twice that
 }
 
 const (

@@ -403,6 +403,40 @@ func TestHeartbeats(t *testing.T) {
 	r.wantNumbers(numbers, 1)
 }
 
+// TestHeartbeatsUnderATrickle: the chain is never silent for longer than heartbeat_interval, though the records that come are not
+// due for upload yet; and nothing is cut into pieces while the bucket is away.
+func TestHeartbeatsUnderATrickle(t *testing.T) {
+	r := newRig(t)
+	r.cfg.Heartbeat = 50 * time.Millisecond // upload_timeout is an hour
+	l := r.mustOpen()
+	n := 0
+	for start := time.Now(); l.Stats().Segments < 4; n++ {
+		mustAppend(t, l, testChunk(n, 1, 1))
+		time.Sleep(5 * time.Millisecond)
+		if time.Since(start) > 10*time.Second {
+			t.Fatalf("stats %+v", l.Stats())
+		}
+	}
+	if heartbeats := l.Stats().Heartbeats; heartbeats > 2 {
+		t.Errorf("%d heartbeats beside segments", heartbeats)
+	}
+	crash(l)
+	r.bucket = unreachable{r.bucket}
+	l = r.mustOpen()
+	for start := time.Now(); time.Since(start) < 300*time.Millisecond; n++ {
+		mustAppend(t, l, testChunk(n, 1, 1))
+		time.Sleep(5 * time.Millisecond)
+	}
+	crash(l)
+	if journals, err := listJournals(r.fs, r.dir()); err != nil || len(journals) > 3 {
+		t.Errorf("%d journals, %v", len(journals), err)
+	}
+	r.bucket = r.plainBucket()
+	r.mustClose(r.mustOpen())
+	numbers, _ := r.verify()
+	r.wantNumbers(numbers, n)
+}
+
 func TestQuarantine(t *testing.T) {
 	r := newRig(t)
 	l := r.mustOpen()
@@ -492,13 +526,9 @@ func TestFailedChunkIsNoDelivery(t *testing.T) {
 // wantMarks compares the numbers of the records that have a source, an r behind those that are marked as redelivered.
 func (r *rig) wantMarks(want string) {
 	r.t.Helper()
-	key, err := readSigningKey(r.cfg.SigningKey)
-	if err != nil {
-		r.t.Fatal(err)
-	}
 	var got []string
-	reader := &query.Log{Bucket: r.plainBucket(), Layout: chain.Layout{Chain: r.cfg.Chain}, Key: key.Public()}
-	err = reader.Walk(context.Background(), func(e *chain.Entry, _ []byte) error {
+	reader := &query.Log{Bucket: r.plainBucket(), Layout: chain.Layout{Chain: r.cfg.Chain}, Key: r.trusted}
+	err := reader.Walk(context.Background(), func(e *chain.Entry, _ []byte) error {
 		if f := e.Facts(); f.SourceID != nil {
 			got = append(got, fmt.Sprint(f.SourceSeq)+map[bool]string{true: "r"}[f.Redelivered])
 		}

@@ -174,8 +174,8 @@ func (l *Log) untilNext() time.Duration {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.activeFrom.IsZero() {
-		next = l.activeFrom.Add(l.cfg.UploadTimeout)
+	if at := l.activeFrom.Add(l.cfg.UploadTimeout); !l.activeFrom.IsZero() && at.Before(next) {
+		next = at
 	}
 	return min(max(next.Sub(l.now()), 10*time.Millisecond), time.Hour)
 }
@@ -264,7 +264,9 @@ func (l *Log) fill(now time.Time) {
 	closed := l.isClosed()
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	if l.active != nil && (closed || now.Sub(l.active.since) >= l.cfg.UploadTimeout) {
+	// With nothing on its way: what does not get into the bucket now is not to be cut into more pieces.
+	quiet := len(l.jobs) == 0 && len(l.rotated) == 0 && now.Sub(l.lastCommit) >= l.cfg.Heartbeat
+	if l.active != nil && (closed || quiet || now.Sub(l.active.since) >= l.cfg.UploadTimeout) {
 		l.rotate()
 	}
 	taken := 0
