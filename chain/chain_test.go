@@ -403,3 +403,30 @@ func FuzzCheckpoint(f *testing.F) {
 		}
 	})
 }
+
+// TestParseTime compares the reader of times with the standard library's, on good and on damaged ones.
+func TestParseTime(t *testing.T) {
+	rng := mathrand.New(mathrand.NewPCG(3, 4))
+	good := 0
+	for range 200_000 {
+		at := time.Unix(rng.Int64N(1<<38)-1<<35, rng.Int64N(1e9)).UTC()
+		if at.Year() < 0 || at.Year() > 9999 {
+			continue
+		}
+		text := AppendTime(nil, at)
+		for range rng.IntN(3) {
+			text[rng.IntN(len(text))] = "0123456789:-.TZ /\x00\xff"[rng.IntN(19)]
+		}
+		want, wantErr := time.Parse(timeLayout, string(text))
+		got, err := ParseTime(text)
+		if (err == nil) != (wantErr == nil) || err == nil && !got.Equal(want) {
+			t.Fatalf("%q is %v, %v, want %v, %v", text, got, err, want, wantErr)
+		}
+		if err == nil {
+			good++
+		}
+	}
+	if good < 1000 {
+		t.Errorf("only %d times were good", good)
+	}
+}

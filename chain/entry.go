@@ -84,11 +84,27 @@ const timeLayout = "2006-01-02T15:04:05.000000000Z"
 
 // ParseTime reads what [AppendTime] writes, and nothing else.
 func ParseTime(s []byte) (time.Time, error) {
-	t, err := time.Parse(timeLayout, string(s))
-	if err != nil || len(s) != len(timeLayout) {
-		return time.Time{}, fmt.Errorf("time %.40q is not RFC 3339 in UTC with nine fraction digits", s)
+	if len(s) == len(timeLayout) {
+		bad := false
+		number := func(from, to int) (n int) {
+			for _, c := range s[from:to] {
+				d := c - '0'
+				bad = bad || d > 9
+				n = 10*n + int(d)
+			}
+			return n
+		}
+		year, month, day := number(0, 4), number(5, 7), number(8, 10)
+		hour, minute, second, nanosecond := number(11, 13), number(14, 16), number(17, 19), number(20, 29)
+		punctuated := s[4] == '-' && s[7] == '-' && s[10] == 'T' && s[13] == ':' && s[16] == ':' && s[19] == '.' && s[29] == 'Z'
+		if punctuated && !bad && month >= 1 && month <= 12 && day >= 1 && hour < 24 && minute < 60 && second < 60 {
+			t := time.Date(year, time.Month(month), day, hour, minute, second, nanosecond, time.UTC)
+			if t.Day() == day { // else the month is not that long
+				return t, nil
+			}
+		}
 	}
-	return t.UTC(), nil
+	return time.Time{}, fmt.Errorf("time %.40q is not RFC 3339 in UTC with nine fraction digits", s)
 }
 
 // ParseEntry takes an entry line, without its newline, apart. It insists on the key order and spelling of the format, so

@@ -40,22 +40,25 @@ func ParseHash(text []byte) (Hash, error) {
 	if len(text) != 2*HashSize {
 		return h, fmt.Errorf("hash has %d characters, want %d hex digits", len(text), 2*HashSize)
 	}
+	bad := byte(0)
 	for i := range h {
-		hi, lo := unhex(text[2*i]), unhex(text[2*i+1])
-		if hi > 15 || lo > 15 {
-			return h, fmt.Errorf("hash %q is not lower-case hex", text)
-		}
+		hi, lo := unhex[text[2*i]], unhex[text[2*i+1]]
+		bad |= hi | lo
 		h[i] = hi<<4 | lo
+	}
+	if bad > 15 {
+		return Hash{}, fmt.Errorf("hash %q is not lower-case hex", text)
 	}
 	return h, nil
 }
 
-func unhex(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10
+// unhex is the value of each lower-case hex digit; 0xff for any other byte.
+var unhex = func() (values [256]byte) {
+	for c := range values {
+		values[c] = 0xff
 	}
-	return 0xff
-}
+	for i, c := range "0123456789abcdef" {
+		values[c] = byte(i)
+	}
+	return values
+}()

@@ -17,9 +17,11 @@ import (
 
 var update = flag.Bool("update", false, "write the test vectors anew")
 
-// vectorKey is the key of the test vectors: the Ed25519 key whose seed is 32 bytes of 0x01.
-func vectorKey(t testing.TB) (*SigningKey, []byte) {
-	der, err := x509.MarshalPKCS8PrivateKey(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32)))
+// vectorKey is a key of the test vectors: the Ed25519 key whose seed is 32 bytes of the given value; 1 for most.
+func vectorKey(t testing.TB) (*SigningKey, []byte) { return vectorKeyOf(t, 1) }
+
+func vectorKeyOf(t testing.TB, seed byte) (*SigningKey, []byte) {
+	der, err := x509.MarshalPKCS8PrivateKey(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, 32)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,101 +33,189 @@ func vectorKey(t testing.TB) (*SigningKey, []byte) {
 	return k, text
 }
 
-// vectors makes a small chain with everything in it, always the same, as files by their name below the chain's root.
-func vectors(t testing.TB) map[string][]byte {
+// vectorLog makes a chain, always the same.
+type vectorLog struct {
+	t     testing.TB
+	k     *SigningKey
+	head  Head
+	start time.Time
+	files map[string][]byte // by their name below the chain's root
+	tree  Subtrees          // of all entries
+}
+
+func newVectorLog(t testing.TB, name string) *vectorLog {
 	k, text := vectorKey(t)
-	files := map[string][]byte{"key.pem": text, "pub.pem": k.Public().PEM()}
-	start := time.Date(2026, 11, 23, 7, 25, 0, 0, time.UTC)
-	head := Head{Chain: "audit.example.com/vectors", Key: k.Public()}
-	commit := func(kind Kind, end *Head, at time.Duration, fill func(*Manifest)) {
-		m, err := head.Next(kind, end, k)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.SealedAt = Time{start.Add(at)}
-		m.Lock = Lock{"COMPLIANCE", Time{start.Add(at).Truncate(time.Second).AddDate(7, 0, 0)}}
-		m.Writer = Writer{"1.0.0", "aggregator-1", "0011223344556677"}
-		fill(m)
-		data, payload, err := m.Sign(k)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := head.Advance(m, payload); err != nil {
-			t.Fatal(err)
-		}
-		files[fmt.Sprintf("manifests/%012d.sigstore.json", m.N)] = data
+	v := &vectorLog{
+		t: t, k: k, head: Head{Chain: name, Key: k.Public()}, start: time.Date(2026, 11, 23, 7, 25, 0, 0, time.UTC),
+		files: map[string][]byte{"key.pem": text, "pub.pem": k.Public().PEM()},
 	}
-	commit(KindGenesis, &head, 0, func(m *Manifest) {
-		vkey, err := k.CheckpointKey(m.Chain)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.Genesis = &GenesisInfo{m.SealedAt, string(k.Public().PEM()), vkey, Policy{"7y", "COMPLIANCE", 3600}}
+	v.commit(KindGenesis, &v.head, 0, func(m *Manifest) {
+		m.Genesis = &GenesisInfo{m.SealedAt, string(k.Public().PEM()), v.checkpointKey(k), Policy{"7y", "COMPLIANCE", 3600}}
 	})
-	segment := func(at time.Duration, chunks ...[]string) {
-		end := head
-		var lines []byte
-		var sum Summary
-		for i, bodies := range chunks {
-			received := start.Add(at - time.Second + time.Duration(i)*time.Millisecond)
-			middle := AppendMiddle(nil, received, []byte("vllm.audit"))
-			marker := &ChunkMarker{Sum([]byte(strings.Join(bodies, ""))), uint64(len(bodies))}
-			for _, body := range bodies {
-				line := AppendEntry(nil, end.NextSeq, end.Entry, middle, marker, i > 0 && strings.Contains(body, `"seq":6999}`), []byte(body))
-				end.Append(Sum(line))
-				e, err := ParseEntry(line)
-				if err != nil {
-					t.Fatalf("%s: %v", line, err)
-				}
-				sum.Add(e.Facts())
-				sum.Receive(received)
-				lines = append(append(lines, line...), '\n')
-				marker = nil
-			}
-		}
-		var object bytes.Buffer
-		c, err := NewCompressor(LevelFastest)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w := NewSegmentWriter(&object, c)
-		if _, err := w.Write(lines); err != nil {
-			t.Fatal(err)
-		}
-		s, _, err := w.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		commit(KindSegment, &end, at, func(m *Manifest) {
-			s.Key, s.VersionID = SegmentName(m.N, m.SealedAt.Time), fmt.Sprintf("version-%d", m.N)
-			counts := sum.Counts()
-			m.Segment, m.Counts = &s, &counts
-			m.EventTime, m.Received = sum.EventTimes(), sum.ReceivedTimes()
-			m.Sources, m.SourcesOmitted = sum.SourceRanges()
-		})
-		files[s.Key] = object.Bytes()
-		files[strings.TrimSuffix(s.Key, ".zst")] = lines
+	return v
+}
+
+func (v *vectorLog) checkpointKey(k *SigningKey) string {
+	vkey, err := k.CheckpointKey(v.head.Chain)
+	if err != nil {
+		v.t.Fatal(err)
 	}
-	complete := `"time":"2026-11-23T07:25:01.%09dZ","record":{"request_id":"req-%d","timestamp":"2026-11-23T07:25:01Z","model_id":"llama-3","model_checksum":"9f86","input_hash":"aa","output_hash":"bb","user_id":"key-17","input_tokens":342,"output_tokens":156,"latency_ms":1240.5,"status":200,"source":{"id":"gpu-1/5f0c","seq":%d}}}`
+	return vkey
+}
+
+func (v *vectorLog) commit(kind Kind, end *Head, at time.Duration, fill func(*Manifest)) *Manifest {
+	m, err := v.head.Next(kind, end, v.k)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	m.SealedAt = Time{v.start.Add(at)}
+	m.Lock = Lock{"COMPLIANCE", Time{v.start.Add(at).Truncate(time.Second).AddDate(7, 0, 0)}}
+	m.Writer = Writer{"1.0.0", "aggregator-1", "0011223344556677"}
+	fill(m)
+	data, payload, err := m.Sign(v.k)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	if err := v.head.Advance(m, payload); err != nil {
+		v.t.Fatal(err)
+	}
+	v.files[fmt.Sprintf("manifests/%012d.sigstore.json", m.N)] = data
+	return m
+}
+
+// rotate goes over to the key of that seed.
+func (v *vectorLog) rotate(at time.Duration, seed byte) {
+	next, _ := vectorKeyOf(v.t, seed)
+	v.commit(KindRotation, &v.head, at, func(m *Manifest) {
+		m.Rotation = &NewKeys{string(next.Public().PEM()), v.checkpointKey(next)}
+	})
+	v.k = next
+}
+
+// segment commits chunks of entries, given from "time": or "event": on.
+func (v *vectorLog) segment(at time.Duration, chunks ...[]string) *Manifest {
+	t, end := v.t, v.head
+	var lines []byte
+	var sum Summary
+	var hashes []Hash
+	for i, bodies := range chunks {
+		received := v.start.Add(at - time.Second + time.Duration(i)*time.Millisecond)
+		middle := AppendMiddle(nil, received, []byte("vllm.audit"))
+		marker := &ChunkMarker{Sum([]byte(strings.Join(bodies, ""))), uint64(len(bodies))}
+		for _, body := range bodies {
+			line := AppendEntry(nil, end.NextSeq, end.Entry, middle, marker, i > 0 && strings.Contains(body, `"seq":6999}`), []byte(body))
+			end.Append(Sum(line))
+			hashes = append(hashes, end.Entry)
+			e, err := ParseEntry(line)
+			if err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			sum.Add(e.Facts())
+			sum.Receive(received)
+			lines = append(append(lines, line...), '\n')
+			marker = nil
+		}
+	}
+	var object bytes.Buffer
+	c, err := NewCompressor(LevelFastest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := NewSegmentWriter(&object, c)
+	if _, err := w.Write(lines); err != nil {
+		t.Fatal(err)
+	}
+	s, _, err := w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.tree.AddEntries(v.head.NextSeq, hashes)
+	m := v.commit(KindSegment, &end, at, func(m *Manifest) {
+		s.Key, s.VersionID = SegmentName(m.N, m.SealedAt.Time), fmt.Sprintf("version-%d", m.N)
+		counts := sum.Counts()
+		m.Segment, m.Counts = &s, &counts
+		m.EventTime, m.Received = sum.EventTimes(), sum.ReceivedTimes()
+		m.Sources, m.SourcesOmitted = sum.SourceRanges()
+	})
+	v.tree.AddManifest(m)
+	v.files[s.Key] = object.Bytes()
+	v.files[strings.TrimSuffix(s.Key, ".zst")] = lines
+	return m
+}
+
+// complete is a complete record: nanoseconds, request id and source number are to be filled in.
+const complete = `"time":"2026-11-23T07:25:01.%09dZ","record":{"request_id":"req-%d","timestamp":"2026-11-23T07:25:01Z","model_id":"llama-3","model_checksum":"9f86","input_hash":"aa","output_hash":"bb","user_id":"key-17","input_tokens":342,"output_tokens":156,"latency_ms":1240.5,"status":200,"source":{"id":"gpu-1/5f0c","seq":%d}}}`
+
+// vectors makes a small chain with nearly everything in it.
+func vectors(t testing.TB) map[string][]byte {
+	v := newVectorLog(t, "audit.example.com/vectors")
 	var many []string
 	for i := range 7000 { // more than one frame
 		many = append(many, fmt.Sprintf(complete, i, i, i))
 	}
-	segment(time.Minute, many,
+	v.segment(time.Minute, many,
 		[]string{
 			`"time":"2026-11-23T07:25:02.000000000Z","meta":{"otlp":{"attributes":{"gen_ai.request.model":"llama","gen_ai.usage.input_tokens":5}}},"group":{"meta":{"schema":"otlp"},"record":{"resource":{}}},"record":{"log":"plain text","user_id":null,"status":""}}`,
 			`"event":"quarantine","detail":{"reason":"corrupt","offset":12,"size":1,"sha256":"` + Sum([]byte{0xc1}).String() + `","data":"wQ=="}}`,
 			fmt.Sprintf(complete, 3, 6999, 6999), // again
 		})
-	commit(KindHeartbeat, &head, time.Hour, func(m *Manifest) { skew := int64(-250); m.ClockSkew = &skew })
-	segment(2*time.Hour, []string{fmt.Sprintf(complete, 5, 7002, 7002), fmt.Sprintf(complete, 6, 7003, 7003)})
-	return files
+	v.commit(KindHeartbeat, &v.head, time.Hour, func(m *Manifest) { skew := int64(-250); m.ClockSkew = &skew })
+	v.segment(2*time.Hour, []string{fmt.Sprintf(complete, 5, 7002, 7002), fmt.Sprintf(complete, 6, 7003, 7003)})
+	return v.files
+}
+
+// rotated makes a small chain whose key is changed twice, with a kept head, evidence of an entry and proofs.
+func rotated(t testing.TB) map[string][]byte {
+	v := newVectorLog(t, "audit.example.com/rotated")
+	record := func(n int) string { return fmt.Sprintf(complete, n, n, n) }
+	first := v.segment(time.Minute, []string{record(0), record(1), record(2)})
+	v.rotate(2*time.Minute, 2)
+	v.commit(KindHeartbeat, &v.head, 2*time.Minute+time.Second, func(*Manifest) {})
+	v.segment(3*time.Minute, []string{record(3), record(4)}, []string{record(5), record(6), record(7)})
+	v.rotate(4*time.Minute, 3)
+	last := v.segment(5*time.Minute, []string{record(8), record(9), record(10)})
+
+	kept, err := v.head.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.files["head.json"] = append(kept, '\n')
+	prove := func(index uint64, m *Manifest) InclusionProof {
+		hashes, err := v.tree.Inclusion(index, m.NextSeq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return InclusionProof{index, hashes, m.Checkpoint}
+	}
+	v.files["entry-4.tlog-proof"] = []byte(prove(4, last).String())
+	hashes, err := v.tree.Consistency(first.NextSeq, last.NextSeq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.files["consistency-3-11.proof"] = []byte(ConsistencyProof{first.NextSeq, hashes, last.Checkpoint}.String())
+	stored := func(n int) []byte { return v.files[fmt.Sprintf("manifests/%012d.sigstore.json", n)] }
+	lines := bytes.Split(v.files[strings.TrimSuffix(last.Segment.Key, ".zst")], []byte{'\n'})
+	e := NewEvidence(lines[1], prove(9, last), stored(6), [][]byte{stored(0), stored(2), stored(5)}, v.head.Chain)
+	e.Objects = []StoredObject{
+		{"segment", v.head.Chain + "/" + last.Segment.Key, last.Segment.VersionID, "COMPLIANCE", "2033-11-23T07:30:00Z"},
+		{"manifest", v.head.Chain + "/manifests/000000000006.sigstore.json", "m6", "COMPLIANCE", "2033-11-23T07:30:00Z"},
+	}
+	e.Made = Made{Time{v.start.Add(time.Hour)}, "auditchain 1.0.0", "s3://audit at https://s3.example.com"}
+	if v.files["evidence.json"], err = e.JSON(); err != nil {
+		t.Fatal(err)
+	}
+	return v.files
 }
 
 // TestVectors pins every byte of the format. Whoever writes a verifier from docs/FORMAT.md can try it on these files.
 func TestVectors(t *testing.T) {
-	root := filepath.Join("testdata", "vectors")
-	for name, data := range vectors(t) {
+	compareVectors(t, "vectors", vectors(t))
+	compareVectors(t, "rotated", rotated(t))
+}
+
+func compareVectors(t *testing.T, dir string, files map[string][]byte) {
+	root := filepath.Join("testdata", dir)
+	for name, data := range files {
 		if strings.HasSuffix(name, ".ndjson") {
 			continue // stands in the .zst
 		}

@@ -253,6 +253,8 @@ type KeptHead struct {
 	Size uint64      // 0 if only a hash is known
 	Root *chain.Hash // of the tree
 	Hash *chain.Hash // an entry hash, a tree's root or a manifest's payload hash
+
+	Checkpoint string // signed note; "" if only a hash is known
 }
 
 func (k *KeptHead) matches(h *chain.Head) bool {
@@ -279,18 +281,18 @@ func ParseKeptHead(name string, data []byte) (KeptHead, *chain.Head, error) {
 	}
 	if m, err := chain.PeekManifest(bytes.TrimSpace(data)); err == nil {
 		c, err := chain.PeekCheckpoint(m.Checkpoint)
-		k.Size, k.Root = c.Size, &c.Root
+		k.Size, k.Root, k.Checkpoint = c.Size, &c.Root, m.Checkpoint
 		return k, nil, err
 	}
 	head := new(chain.Head)
 	err := head.UnmarshalJSON(bytes.TrimSpace(data))
 	if err == nil {
 		root := head.Tree.Root()
-		k.Size, k.Root = head.NextSeq, &root
+		k.Size, k.Root, k.Checkpoint = head.NextSeq, &root, head.Checkpoint
 		return k, head, nil
 	}
 	if c, err := chain.PeekCheckpoint(string(data)); err == nil {
-		k.Size, k.Root = c.Size, &c.Root
+		k.Size, k.Root, k.Checkpoint = c.Size, &c.Root, string(data)
 		return k, nil, nil
 	}
 	if len(data) > 0 && data[0] == '{' {
