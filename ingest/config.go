@@ -19,6 +19,8 @@ type Config struct {
 	Prefix     string
 	Storage    storage.Config
 	SigningKey string // path of a PEM file
+	// PreviousKey is the path of a PEM file with the key that the chain was signed with until SigningKey came; "": there was none.
+	PreviousKey string
 
 	StoreDir      string // its chains' directories lie below
 	StoreDirLimit int64  // bytes of journals and segments that wait there; 0: no limit
@@ -62,9 +64,10 @@ const maxTotalFileSize = 120_000_000
 func ParseConfig(get func(key string) string) (Config, error) {
 	p := parser{get: get}
 	c := Config{
-		Chain:      p.required("chain", "the chain's name, like audit.example.com/prod-eu1"),
-		Prefix:     strings.Trim(get("prefix"), "/"),
-		SigningKey: p.required("signing_key", "the path of the PEM file that `auditchain keygen` wrote"),
+		Chain:       p.required("chain", "the chain's name, like audit.example.com/prod-eu1"),
+		Prefix:      strings.Trim(get("prefix"), "/"),
+		SigningKey:  p.required("signing_key", "the path of the PEM file that `auditchain keygen` wrote"),
+		PreviousKey: get("previous_signing_key"),
 		Storage: storage.Config{
 			Bucket:             p.required("bucket", "the name of a bucket with Object Lock, or dir:/absolute/path"),
 			Endpoint:           p.endpoint(),

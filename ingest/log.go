@@ -58,19 +58,20 @@ type Options struct {
 // manifests (see pipeline.go).
 type Log struct {
 	world
-	cfg     Config
-	opts    Options
-	now     func() time.Time
-	key     *chain.SigningKey
-	layout  chain.Layout
-	dir     string    // the chain's own, below the store directory
-	lock    io.Closer // the advisory lock on dir
-	flushes sync.Pool
-	writer  chain.Writer       // what manifests say of this program
-	cancel  context.CancelFunc // ends run, whatever it is doing
-	done    chan struct{}      // closed when run has ended
-	wake    chan struct{}      // holds one token when run has something to look at
-	arrived chan struct{}      // holds one token when something has been queued
+	cfg      Config
+	opts     Options
+	now      func() time.Time
+	key      *chain.SigningKey
+	previous *previousKey // nil: none is configured
+	layout   chain.Layout
+	dir      string    // the chain's own, below the store directory
+	lock     io.Closer // the advisory lock on dir
+	flushes  sync.Pool
+	writer   chain.Writer       // what manifests say of this program
+	cancel   context.CancelFunc // ends run, whatever it is doing
+	done     chan struct{}      // closed when run has ended
+	wake     chan struct{}      // holds one token when run has something to look at
+	arrived  chan struct{}      // holds one token when something has been queued
 
 	mu         sync.Mutex
 	written    *sync.Cond // on mu: flushes are done, or nobody leads any more

@@ -47,7 +47,7 @@ func (l *Log) store(ctx context.Context, job *job) error {
 		return err
 	}
 	// The segment is in the bucket, and the manifest is on our disk for good.
-	m, payload, err := chain.OpenManifest(data, l.key.Public())
+	m, payload, err := chain.OpenManifest(data, l.committed.Key)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -70,23 +70,26 @@ func (l *Log) store(ctx context.Context, job *job) error {
 	return nil
 }
 
-// sign makes the job's manifest.
+// sign makes the job's manifest. It is the next, so that it is known which key holds there.
 func (l *Log) sign(job *job) ([]byte, error) {
 	d := &job.p.Draft
+	key, err := l.signer()
+	if err != nil {
+		return nil, err
+	}
 	end := l.committed
 	end.NextSeq = d.NextSeq
 	if d.Kind != chain.KindGenesis {
 		end.Entry = *d.Head
 	}
-	var err error
 	if end.Tree, err = chain.NewTree(d.NextSeq, d.TreeAfter); err != nil {
 		return nil, err
 	}
-	m, err := l.committed.Next(d.Kind, &end, l.key)
+	m, err := l.committed.Next(d.Kind, &end, key)
 	if err != nil {
 		return nil, err
 	}
-	m.SealedAt, m.Writer, m.Lock, m.Genesis = d.SealedAt, d.Writer, d.Lock, d.Genesis
+	m.SealedAt, m.Writer, m.Lock, m.Genesis, m.Rotation = d.SealedAt, d.Writer, d.Lock, d.Genesis, d.Rotation
 	m.Counts, m.Sources, m.SourcesOmitted, m.EventTime, m.Received = d.Counts, d.Sources, d.SourcesOmitted, d.EventTime, d.Received
 	if d.Segment != nil {
 		segment := *d.Segment
@@ -97,7 +100,7 @@ func (l *Log) sign(job *job) ([]byte, error) {
 		ms := skew.Milliseconds()
 		m.ClockSkew = &ms
 	}
-	data, _, err := m.Sign(l.key)
+	data, _, err := m.Sign(key)
 	return data, err
 }
 
@@ -131,11 +134,14 @@ func (l *Log) putManifest(ctx context.Context, m *chain.Manifest, data []byte) e
 }
 
 // notOurs says what it means that manifest n in the bucket is not ours, the one that was sent; nil: none was. Only another
-// payload that was signed with the chain's key shows another writer. Anything else may be an answer that was changed on its
+// payload that was signed with a key of the chain shows another writer. Anything else may be an answer that was changed on its
 // way, in what a bundle holds besides its payload too: asking again tells.
 func (l *Log) notOurs(n uint64, theirs, ours []byte) error {
-	m, payload, err := chain.OpenManifest(theirs, l.key.Public())
-	if err == nil && m.Chain == l.cfg.Chain && !samePayload(ours, payload) {
+	m, err := l.open(n, theirs)
+	if errors.Is(err, errRetired) {
+		return err
+	}
+	if err == nil && m.Chain == l.cfg.Chain && !samePayload(ours, m.payload) {
 		return fmt.Errorf("%w: manifest %d in %s is not the one that was sent", ErrForked, n, l.bucket)
 	}
 	return fmt.Errorf("what %s gives for manifest %d is not what was sent, and no manifest of this chain: somebody put it there, or something changes answers on their way", l.bucket, n)
@@ -186,6 +192,7 @@ func (l *Log) tidy(job *job) error {
 		l.rotated = l.rotated[1:]
 		l.writing.Unlock()
 	}
+	l.sayRotated(job.m)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch job.m.Kind {

@@ -56,8 +56,8 @@ func open(ctx context.Context, cfg Config, opts Options, w world) (_ *Log, err e
 		l.now = time.Now
 	}
 	l.flushes.New = func() any { return new(flush) }
-	if l.key, err = readSigningKey(cfg.SigningKey); err != nil {
-		return nil, fmt.Errorf("signing_key: %w", err)
+	if err := l.readKeys(); err != nil {
+		return nil, err
 	}
 	if l.opts.Compressor == nil {
 		l.opts.Compressor = chain.NewCompressor
@@ -100,21 +100,6 @@ func open(ctx context.Context, cfg Config, opts Options, w world) (_ *Log, err e
 	}
 	opened = true
 	return l, nil
-}
-
-func readSigningKey(path string) (*chain.SigningKey, error) {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w; `auditchain keygen` makes one", err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	key, err := chain.ParseSigningKey(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return key, nil
 }
 
 // keyed says which key of the configuration an error of the bucket's check is about, and what to do.
@@ -196,17 +181,31 @@ func (l *Log) recover(ctx context.Context) error {
 	default:
 		return keyed(err)
 	}
+	if err := l.checkKey(); err != nil {
+		return err
+	}
+	if l.bucketChecked {
+		if err := l.checkPromises(bounded); away(err) {
+			l.bucketChecked = false
+			l.goOn(err)
+		} else if err != nil {
+			return err
+		}
+	}
 	if err := l.link(); err != nil {
 		return err
 	}
 	if err := l.restore(); err != nil {
 		return err
 	}
+	if err := l.rotateKey(); err != nil {
+		return err
+	}
 	return l.loadRecent(ctx)
 }
 
 // loadHead reads the last manifest that this store directory saw committed. The error wraps errSaved if it cannot be read as
-// one that was signed with the chain's key.
+// one that was signed with a key of ours.
 func (l *Log) loadHead() error {
 	path := filepath.Join(l.dir, headFile)
 	data, err := disk.ReadFile(l.fs, path, chain.MaxManifest)
@@ -216,31 +215,15 @@ func (l *Log) loadHead() error {
 	if err != nil {
 		return err
 	}
-	m, payload, err := chain.OpenManifest(data, l.key.Public())
+	s, err := l.open(0, data)
+	if errors.Is(err, chain.ErrSignature) {
+		err = l.strange("it", data)
+	}
 	if err != nil {
 		return fmt.Errorf("%s %w, or of another signing key: %w", path, errSaved, err)
 	}
-	if err := l.adopt(m, payload); err != nil {
+	if err := l.adopt(s); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
-}
-
-// adopt takes manifest m, which has our signature, for where the chain stands.
-func (l *Log) adopt(m *chain.Manifest, payload chain.Hash) error {
-	if m.Chain != l.cfg.Chain {
-		return fmt.Errorf("it is of chain %q, not %q", m.Chain, l.cfg.Chain)
-	}
-	h, err := chain.HeadOf(m, payload, l.key.Public())
-	if err != nil {
-		return err
-	}
-	l.committed = h
-	return l.setKeys()
-}
-
-func (l *Log) setKeys() (err error) {
-	l.committed.Chain, l.committed.Key = l.cfg.Chain, l.key.Public()
-	l.committed.CheckpointKey, err = l.key.CheckpointKey(l.cfg.Chain)
-	return err
 }

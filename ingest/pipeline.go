@@ -24,34 +24,36 @@ import (
 //  4. Committed: the manifest is signed, saved (pending-<n>.sigstore.json) and put into the bucket.
 //  5. Tidied up after: head and recent chunks are saved, journal and pending files removed.
 //
-// A heartbeat and the genesis begin with step 2 and have no step 3. A crash anywhere leaves files from which the next start
+// A heartbeat, a rotation and the genesis begin with step 2 and have no step 3. A crash anywhere leaves files from which the next start
 // goes on with the step that was cut, with the same bytes.
 
 // pipeline is what run alone has to do with.
 type pipeline struct {
-	committed     chain.Head // after the last manifest in the bucket
-	lastCommit    time.Time
-	jobs          []*job    // for manifests committed.NextN and on
-	finished      chan *job // jobs whose goroutine has ended
-	workers       sync.WaitGroup
-	idle          []chain.Compressor
-	recent        recent
-	noted         *uint64 // first entry of the journal of the note; nil: none was made
-	known         sources // of the manifests in the bucket
-	bucketChecked bool
-	reserved      bool // the reserve file is there
-	reserveSaid   bool // that there is none has been said
-	narrow        bool // the disk was full: one journal at a time, until all are in the bucket
+	committed       chain.Head // after the last manifest in the bucket
+	lastCommit      time.Time
+	jobs            []*job    // for manifests committed.NextN and on
+	finished        chan *job // jobs whose goroutine has ended
+	workers         sync.WaitGroup
+	idle            []chain.Compressor
+	recent          recent
+	noted           *uint64 // first entry of the journal of the note; nil: none was made
+	known           sources // of the manifests in the bucket
+	bucketChecked   bool
+	promisesChecked bool
+	reserved        bool // the reserve file is there
+	reserveSaid     bool // that there is none has been said
+	narrow          bool // the disk was full: one journal at a time, until all are in the bucket
 }
 
 // job is a manifest on its way.
 type job struct {
-	n      uint64
-	j      *journal // nil: there is no segment
-	step   step     // that was done last
-	err    error    // why the next step failed
-	busy   bool     // a goroutine is at the next step
-	result error    // of that step, once the goroutine has ended
+	n         uint64
+	j         *journal       // nil: there is no segment
+	announces *chain.NewKeys // of a rotation that is not drafted yet
+	step      step           // that was done last
+	err       error          // why the next step failed
+	busy      bool           // a goroutine is at the next step
+	result    error          // of that step, once the goroutine has ended
 
 	compressor chain.Compressor // while compressing
 	segment    chain.Segment    // from compressed on

@@ -67,6 +67,19 @@ func (l *Log) fits(r *recent) bool {
 	return err == nil && samePayload(signed, r.Payload)
 }
 
+// vouchedFor reads manifest n, whose payload has the given hash, as the manifest after it says. So it needs no key: it may be signed with one
+// that was retired long ago.
+func (l *Log) vouchedFor(ctx context.Context, n uint64, payload chain.Hash) (*chain.Manifest, error) {
+	data, _, err := l.oldest(ctx, n)
+	if err != nil {
+		return nil, fmt.Errorf("reading manifest %d: %w", n, err)
+	}
+	if !samePayload(data, payload) {
+		return nil, fmt.Errorf("manifest %d in %s is not the one that the manifest after it continues", n, l.bucket)
+	}
+	return chain.PeekManifest(data)
+}
+
 // rebuild reads the last segments in the bucket.
 func (l *Log) rebuild(ctx context.Context) (recent, error) {
 	var (
@@ -76,13 +89,17 @@ func (l *Log) rebuild(ctx context.Context) (recent, error) {
 		segments int
 		size     int64
 	)
+	payload := l.committed.PreviousManifest
 	for n := l.committed.NextN; n > 0 && chunks < maxRecent && segments < rebuildSegments && size < rebuildBytes; n-- {
-		m, _, _, err := l.manifest(ctx, n-1)
-		if errors.Is(err, storage.ErrNotFound) && segments > 0 {
+		m, err := l.vouchedFor(ctx, n-1, payload)
+		if errors.Is(err, storage.ErrNotFound) && n < l.committed.NextN {
 			break // past its retention
 		}
 		if err != nil {
 			return recent{}, err
+		}
+		if m.PreviousManifest != nil {
+			payload = *m.PreviousManifest
 		}
 		if m.Segment == nil {
 			continue
@@ -94,6 +111,9 @@ func (l *Log) rebuild(ctx context.Context) (recent, error) {
 			}
 			return nil
 		})
+		if errors.Is(err, storage.ErrNotFound) && m.Lock.RetainUntil.Before(l.now()) {
+			break // manifests may be kept for longer
+		}
 		if err != nil {
 			return recent{}, fmt.Errorf("reading segment %d: %w", m.N, err)
 		}

@@ -48,9 +48,14 @@ func (l *Log) restoreJob(job *job, rotated []*journal) error {
 	data, err := disk.ReadFile(l.fs, l.signedPath(job.n), chain.MaxManifest)
 	switch {
 	case err == nil:
-		m, payload, err := chain.OpenManifest(data, l.key.Public())
-		if next := l.committed; err == nil && l.committed.NextN > 0 {
+		m, payload, err := chain.OpenManifest(data, l.committed.Key)
+		next := l.committed
+		if err == nil && l.committed.NextN > 0 {
 			err = next.Advance(m, payload)
+		}
+		if err == nil && m.Rotation != nil && !next.Key.Equal(l.key.Public()) {
+			return fmt.Errorf("signing_key: %s, which may be in the bucket, has the chain go over to the key %s, and this key is %s; set previous_signing_key to the file of the key before, %s",
+				l.signedPath(job.n), next.Key.Fingerprint(), l.key.Public().Fingerprint(), l.committed.Key.Fingerprint())
 		}
 		if err == nil { // then its segment is in the bucket
 			job.step, job.p = uploaded, &pending{Draft: *m}
@@ -71,6 +76,9 @@ func (l *Log) restoreJob(job *job, rotated []*journal) error {
 	err = l.load(l.pendingPath(job.n), p)
 	if err == nil && p.Draft.Segment == nil && p.Draft.FirstSeq != l.committed.NextSeq {
 		err = fmt.Errorf("%s %w: it does not continue the last manifest", l.pendingPath(job.n), errSaved)
+	}
+	if err == nil && p.Draft.Rotation != nil && !l.stillWanted(p.Draft.Rotation) {
+		return nil // the operator has thought better of it, and nothing of it was signed
 	}
 	if err == nil && p.Draft.Segment != nil {
 		job.p = p

@@ -28,8 +28,12 @@ func (l *Log) begin(ctx context.Context) error {
 	if err := l.restoreJob(first, nil); err != nil {
 		return err
 	}
+	genesis := (*chain.GenesisInfo)(nil)
+	if first.p != nil {
+		genesis = first.p.Draft.Genesis
+	}
 	switch {
-	case first.p != nil && first.p.Draft.Genesis != nil:
+	case genesis != nil && genesis.ManifestKey == string(l.key.Public().PEM()):
 		// Ours, of a start that was cut off; if it is in the bucket, that will show.
 	case found:
 		return l.catchUp(ctx, "the store directory has no state of the chain")
@@ -142,22 +146,23 @@ func (l *Log) lastOfRun(ctx context.Context, first uint64) (last uint64, err err
 }
 
 // manifest reads manifest n from the bucket and checks its signature.
-func (l *Log) manifest(ctx context.Context, n uint64) (*chain.Manifest, chain.Hash, []byte, error) {
+func (l *Log) manifest(ctx context.Context, n uint64) (signed, error) {
 	data, _, err := l.oldest(ctx, n)
 	if err != nil {
-		return nil, chain.Hash{}, nil, fmt.Errorf("reading manifest %d: %w", n, err)
+		return signed{}, fmt.Errorf("reading manifest %d: %w", n, err)
 	}
-	m, payload, err := chain.OpenManifest(data, l.key.Public())
-	if errors.Is(err, chain.ErrSignature) {
-		err = fmt.Errorf("%w with this signing key (fingerprint %s): it is not the chain's", err, l.key.Public().Fingerprint())
+	what := fmt.Sprintf("manifest %d in %s", n, l.bucket)
+	s, err := l.open(n, data)
+	switch {
+	case errors.Is(err, chain.ErrSignature):
+		return signed{}, l.strange(what, data)
+	case errors.Is(err, errRetired): // says all
+	case err != nil:
+		err = fmt.Errorf("%s: %w", what, err)
+	case s.N != n || s.Chain != l.cfg.Chain:
+		err = fmt.Errorf("%s: it is manifest %d of chain %q", what, s.N, s.Chain)
 	}
-	if err == nil && (m.N != n || m.Chain != l.cfg.Chain) {
-		err = fmt.Errorf("it is manifest %d of chain %q", m.N, m.Chain)
-	}
-	if err != nil {
-		return nil, chain.Hash{}, nil, fmt.Errorf("manifest %d in %s: %w", n, l.bucket, err)
-	}
-	return m, payload, data, nil
+	return s, err
 }
 
 // endOf is where the chain stands after m.
@@ -179,12 +184,17 @@ func (l *Log) catchUp(ctx context.Context, why string) error {
 	if !found {
 		return fmt.Errorf("%s has no such chain, and %s: is this the right bucket, endpoint and prefix?", l.bucket, why)
 	}
-	m, payload, data, err := l.manifest(ctx, last)
+	m, err := l.manifest(ctx, last)
 	if err != nil {
 		return err
 	}
+	if l.isPrevious(m.key) && !l.stoodAt(m.payload) {
+		if err := l.notRetired(ctx, last); err != nil {
+			return err
+		}
+	}
 	// How many of the journals the bucket has; -1: it ends at none of them.
-	end, have := endOf(m, payload), -1
+	end, have := endOf(m.Manifest, m.payload), -1
 	for i, j := range l.rotated {
 		switch end {
 		case position{j.first, j.prev}:
@@ -193,7 +203,7 @@ func (l *Log) catchUp(ctx context.Context, why string) error {
 			have = i + 1
 		}
 	}
-	if have < 0 && len(l.rotated) == 0 && l.stoodAt(payload) {
+	if have < 0 && len(l.rotated) == 0 && l.stoodAt(m.payload) {
 		have = 0
 	}
 	lost := have < 0
@@ -225,15 +235,15 @@ func (l *Log) catchUp(ctx context.Context, why string) error {
 	if err := l.dropJournals(max(have, 0)); err != nil {
 		return err
 	}
-	if err := l.adopt(m, payload); err != nil {
+	if err := l.adopt(m); err != nil {
 		return fmt.Errorf("manifest %d in %s: %w", last, l.bucket, err)
 	}
-	if !l.stoodAt(payload) { // else it knows as little
+	if !l.stoodAt(m.payload) { // else it knows as little
 		if err := disk.Remove(l.fs, filepath.Join(l.dir, recentFile)); err != nil {
 			return err
 		}
 	}
-	if err := disk.WriteFile(l.fs, filepath.Join(l.dir, headFile), data); err != nil {
+	if err := disk.WriteFile(l.fs, filepath.Join(l.dir, headFile), m.data); err != nil {
 		return err
 	}
 	l.bucketChecked = true
@@ -295,7 +305,7 @@ func (l *Log) contains(ctx context.Context, last uint64, at position) (bool, err
 		if failed != nil {
 			return true
 		}
-		m, _, _, err := l.manifest(ctx, first+uint64(i))
+		m, err := l.manifest(ctx, first+uint64(i))
 		if errors.Is(err, storage.ErrNotFound) {
 			return false // past its retention, as all before it
 		}
@@ -308,7 +318,7 @@ func (l *Log) contains(ctx context.Context, last uint64, at position) (bool, err
 	if failed != nil {
 		return false, failed
 	}
-	m, _, _, err := l.manifest(ctx, n)
+	m, err := l.manifest(ctx, n)
 	if err != nil {
 		return false, err
 	}
@@ -319,7 +329,7 @@ func (l *Log) contains(ctx context.Context, last uint64, at position) (bool, err
 		return *m.Head == at.entry, nil
 	}
 	found := false
-	err = l.readSegment(ctx, m, func(e *chain.Entry, line []byte) error {
+	err = l.readSegment(ctx, m.Manifest, func(e *chain.Entry, line []byte) error {
 		if e.Seq == at.seq {
 			found = e.Prev == at.entry
 		}
@@ -388,7 +398,7 @@ func (l *Log) compare(ctx context.Context) (behind bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("reading manifest %d: %w", n+1, err)
 	}
-	_, payload, err = chain.OpenManifest(next, l.key.Public())
+	s, err := l.open(n+1, next)
 	if err != nil {
 		return false, l.notOurs(n+1, next, nil)
 	}
@@ -397,7 +407,7 @@ func (l *Log) compare(ctx context.Context) (behind bool, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	if !samePayload(ours, payload) {
+	if !samePayload(ours, s.payload) {
 		return true, nil
 	}
 	// Whoever came after it was not here.
@@ -425,6 +435,9 @@ func (l *Log) checkBucket(ctx context.Context) error {
 	}
 	if behind {
 		return fmt.Errorf("%w: %s has a manifest %d that is not from here", ErrForked, l.bucket, l.committed.NextN)
+	}
+	if err := l.checkPromises(ctx); err != nil {
+		return err
 	}
 	l.bucketChecked = true
 	return nil

@@ -119,6 +119,9 @@ func (l *Log) draft(ctx context.Context, i int, now time.Time) error {
 		m.FirstSeq, entry, until = before.NextSeq, *before.Head, before.Lock.RetainUntil.Time
 	}
 	m.NextSeq = m.FirstSeq
+	if job.announces != nil {
+		m.Kind, m.Rotation = chain.KindRotation, job.announces
+	}
 	if j := job.j; j != nil {
 		m.Kind = chain.KindSegment
 		if j.first != m.FirstSeq {
