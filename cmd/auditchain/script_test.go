@@ -32,7 +32,9 @@ func TestMain(m *testing.M) {
 //	exits CODE PROGRAM ARGS...      like exec, but the program must end with this exit code
 //	records FROM TO KEY=VALUE...    append the records req-FROM to req-TO to a log, as the plugin does with these keys
 //	flip GLOB                       change a byte in the middle of the file
+//	edit FILE OLD NEW               put NEW in the place of the first OLD in the file
 //	fingerprint FILE                set FINGERPRINT to that of the public key in the file
+//	vkey FILE CHAIN                 set VKEY to the checkpoint key that goes with the signing key in the file
 //	server PROGRAM [tls]            start an S3 server, or use the one that runs, and set ENDPOINT, CA and the
 //	                                credentials of its administrator in the environment
 //	make-bucket NAME                make a bucket without Object Lock there
@@ -52,7 +54,7 @@ func TestScripts(t *testing.T) {
 		},
 		Condition: s.condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "records": records, "flip": flip, "fingerprint": fingerprint,
+			"exits": exits, "records": records, "flip": flip, "edit": edit, "fingerprint": fingerprint, "vkey": vkey,
 			"server": s.server, "make-bucket": s.makeBucket, "delete": s.remove, "overwrite": s.overwrite,
 		},
 	})
@@ -214,4 +216,27 @@ func fingerprint(ts *testscript.TestScript, neg bool, args []string) {
 	key, err := chain.ParsePublicKey([]byte(ts.ReadFile(args[0])))
 	ts.Check(err)
 	ts.Setenv("FINGERPRINT", key.Fingerprint().String())
+}
+
+func edit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: edit FILE OLD NEW")
+	}
+	before := ts.ReadFile(args[0])
+	after := strings.Replace(before, args[1], args[2], 1)
+	if after == before {
+		ts.Fatalf("%s does not have %s", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(after), 0o644))
+}
+
+func vkey(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: vkey FILE CHAIN")
+	}
+	key, err := chain.ParseSigningKey([]byte(ts.ReadFile(args[0])))
+	ts.Check(err)
+	text, err := key.CheckpointKey(args[1])
+	ts.Check(err)
+	ts.Setenv("VKEY", text)
 }

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/query"
+	"github.com/auditchain/auditchain/query/page"
+)
+
+func newVerifyEvidence() *cobra.Command {
+	var key string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "verify-evidence FILE|DIRECTORY",
+		Short: "Check evidence of one record, offline",
+		Long: `Check what "auditchain evidence" made, step by step, without the log and without a network.
+
+Exit code 0: verified. 1: something in it is not what was written. 2: could not tell, or no --key was given: then all is
+checked but whether the key is the log's.`,
+		Example: `  auditchain verify-evidence case.html --key 6b1f2c...e0`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return hint(fmt.Errorf("verify-evidence wants one file or directory, not %d", len(args)), "%s", cmd.UseLine())
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			trusted, err := parseFingerprint(key)
+			if err != nil && key != "" {
+				public, err := readKey(key)
+				if err != nil {
+					return err
+				}
+				trusted = public.Fingerprint()
+			}
+			e, strange, err := readEvidence(args[0])
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			r := e.Verify(trusted)
+			code := exitYes
+			switch {
+			case key == "" && onlyTrustFails(r):
+				code = exitUnknown
+			case !r.OK:
+				code = exitNo
+			}
+			if asJSON {
+				err = writeJSON(cmd.OutOrStdout(), r)
+			} else {
+				err = printEvidence(cmd, e, r, code, strange)
+			}
+			if err == nil && code != exitYes {
+				err = verdict(code)
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&key, "key", "", "the key of the log's genesis that is trusted: PEM file, or its fingerprint, 64 hex digits")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// maxPage is the largest page that is read, in bytes: evidence, and what shows it.
+const maxPage = chain.MaxEvidence + 1<<20
+
+// readEvidence reads a page or a directory. strange says that the page is not the one that this program makes of its evidence.
+func readEvidence(path string) (e *chain.Evidence, strange bool, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, false, errors.Unwrap(err)
+	}
+	if info.IsDir() {
+		e, err = query.ReadEvidence(path)
+		return e, false, err
+	}
+	html, err := readFile(path, maxPage)
+	if err != nil {
+		return nil, false, err
+	}
+	e, same, err := page.Extract(html)
+	return e, !same, err
+}
+
+func onlyTrustFails(r *chain.EvidenceReport) bool {
+	for _, c := range r.Checks {
+		if !c.OK && c.Code != "trust" {
+			return false
+		}
+	}
+	return true
+}
+
+func printEvidence(cmd *cobra.Command, e *chain.Evidence, r *chain.EvidenceReport, code int, strange bool) error {
+	p := printer{w: cmd.OutOrStdout()}
+	switch code {
+	case exitYes:
+		p.line("VERIFIED  entry %d of %s", r.Seq, e.Chain)
+	case exitNo:
+		p.line("NOT VERIFIED")
+	default:
+		p.line("GENUINE   entry %d of %s, if the log's first key has the fingerprint", r.Seq, e.Chain)
+		p.line("          %s", r.Fingerprint)
+		p.line("          compare it with one that you have by another way, or name that one with --key")
+	}
+	for _, c := range r.Checks {
+		switch {
+		case c.OK:
+			p.line("  yes  %-11s %s", c.Code, c.Text)
+		case code == exitUnknown:
+			p.line("  ?    %-11s no key was given to compare with", c.Code)
+		default:
+			p.line("  NO   %-11s %s", c.Code, c.Text)
+		}
+	}
+	p.line("not proven by this:")
+	for _, o := range e.Objects {
+		lock := "not locked"
+		if o.LockMode != "" {
+			lock = o.LockMode + " until " + o.RetainUntil
+		}
+		p.line("  - what the store said of the %s when this was made: %s", o.What, lock)
+	}
+	p.line("  - when and by what it was made: %s, by %s, from %s", e.Made.At.Format(time.RFC3339), e.Made.By, e.Made.From)
+	p.line("  - that the log was not cut off or written anew since")
+	if strange {
+		p.line("")
+		p.line("warning: the page around it is not the one that this program makes of it: do not rely on what it shows in a browser")
+	}
+	return p.err
+}
