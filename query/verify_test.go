@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,8 @@ import (
 type memory struct {
 	storage.Bucket // nil: what is not needed is not there
 	objects        map[string][]version
+	opened         atomic.Int64     // how many objects were read
+	before         func(key string) // called before an object is read
 }
 
 type version struct {
@@ -37,7 +40,18 @@ func (m *memory) put(key, id string, data []byte, until time.Time) {
 	}, data})
 }
 
+func (m *memory) Versions(_ context.Context, key string) (all []storage.Info, err error) {
+	for _, v := range m.objects[key] {
+		all = append(all, v.info)
+	}
+	return all, nil
+}
+
 func (m *memory) Open(_ context.Context, key, id string, _, _ int64) (io.ReadCloser, storage.Info, error) {
+	m.opened.Add(1)
+	if m.before != nil {
+		m.before(key)
+	}
 	for _, v := range m.objects[key] {
 		if v.info.Version == id && !v.info.DeleteMarker {
 			return io.NopCloser(bytes.NewReader(v.data)), v.info, nil
@@ -51,11 +65,11 @@ func (m *memory) Stat(ctx context.Context, key, id string) (storage.Info, error)
 	return info, err
 }
 
-func (m *memory) List(_ context.Context, prefix, _ string) iter.Seq2[storage.Info, error] {
+func (m *memory) List(_ context.Context, prefix, startAfter string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
 		var keys []string
 		for key := range m.objects {
-			if strings.HasPrefix(key, prefix) {
+			if strings.HasPrefix(key, prefix) && key > startAfter {
 				keys = append(keys, key)
 			}
 		}
@@ -83,9 +97,12 @@ var (
 )
 
 // vectors returns the format's test vectors as a log.
-func vectors(t *testing.T) (*Log, *memory) {
+func vectors(t *testing.T) (*Log, *memory) { return load(t, "vectors") }
+
+// load returns a directory of the format's test vectors as a log.
+func load(t testing.TB, name string) (*Log, *memory) {
 	t.Helper()
-	dir := filepath.Join("..", "chain", "testdata", "vectors")
+	dir := filepath.Join("..", "chain", "testdata", name)
 	pem, err := os.ReadFile(filepath.Join(dir, "pub.pem"))
 	if err != nil {
 		t.Fatal(err)
@@ -94,17 +111,24 @@ func vectors(t *testing.T) (*Log, *memory) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l := &Log{Layout: chain.Layout{Chain: "audit.example.com/" + name}, Key: key}
 	m := &memory{objects: make(map[string][]version)}
-	for _, object := range []struct{ key, version string }{
-		{genesis, "g"}, {manifest1, "m1"}, {manifest2, "m2"}, {manifest3, "m3"}, {segment1, "version-1"}, {segment3, "version-3"},
-	} {
-		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(strings.TrimPrefix(object.key, root))))
+	l.Bucket = m
+	paths, _ := filepath.Glob(filepath.Join(dir, "manifests", "*"))
+	segments, _ := filepath.Glob(filepath.Join(dir, "segments", "*", "*"))
+	for _, path := range append(paths, segments...) {
+		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.put(object.key, object.version, data, now.AddDate(8, 0, 0))
+		below, _ := filepath.Rel(dir, path)
+		key, version := l.Layout.Root()+filepath.ToSlash(below), "m"
+		if n := strings.TrimSuffix(filepath.Base(path), ".ndjson.zst"); n != filepath.Base(path) {
+			version = "version-" + strings.TrimLeft(n, "0")
+		}
+		m.put(key, version, data, now.AddDate(8, 0, 0))
 	}
-	return &Log{Bucket: m, Layout: chain.Layout{Chain: strings.TrimSuffix(root, "/")}, Key: key}, m
+	return l, m
 }
 
 func TestVerifyIntact(t *testing.T) {
@@ -244,5 +268,130 @@ func TestNoSuchChain(t *testing.T) {
 	clear(m.objects)
 	if _, err := l.Verify(context.Background(), VerifyOptions{Now: now}); err == nil || !strings.Contains(err.Error(), "no such chain") {
 		t.Error(err)
+	}
+}
+
+// soon is half an hour after the last manifest of the rotated chain.
+var soon = time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
+
+func TestVerifyFollowsRotations(t *testing.T) {
+	l, m := load(t, "rotated")
+	r, err := l.Verify(t.Context(), VerifyOptions{Now: soon})
+	if err != nil || r.Verdict != "intact" || r.Manifests != 7 || r.Segments != 3 || len(r.Rotations) != 2 || r.Rotations[1].Manifest != 5 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if r.Proven == nil || r.Proven.NextN != 7 || r.Proven.KeySince != 5 {
+		t.Errorf("%+v", r.Proven)
+	}
+	// The last rotation is taken away: nobody can say whose the manifest after it is.
+	delete(m.objects, l.Layout.Manifest(5))
+	r, err = l.Verify(t.Context(), VerifyOptions{Now: soon})
+	if err != nil || r.Verdict != "tampered" || r.Manifests != 5 || r.Findings[0].Code != ManifestMissing || r.Findings[1].Code != ManifestForged ||
+		!strings.HasSuffix(r.Findings[1].Text, ": its key was never announced") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	// A key that was replaced is no key any more.
+	l, m = load(t, "rotated")
+	m.objects[l.Layout.Manifest(6)] = m.objects[l.Layout.Manifest(4)] // signed with the key before
+	if r, err = l.Verify(t.Context(), VerifyOptions{Now: soon}); err != nil || r.Verdict != "tampered" ||
+		!strings.HasSuffix(r.Findings[0].Text, ": it is signed with a key that manifest 5 replaced") {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestVerifySince goes on from each head that an earlier verification left.
+func TestVerifySince(t *testing.T) {
+	for n := range uint64(7) {
+		l, m := load(t, "rotated")
+		later := make(map[string][]version)
+		for key, versions := range m.objects {
+			if number, ok := l.Layout.ParseManifestKey(key); ok && number > n {
+				later[key] = versions
+				delete(m.objects, key)
+			}
+		}
+		r, err := l.Verify(t.Context(), VerifyOptions{Now: soon})
+		if err != nil || r.Proven == nil || r.Proven.NextN != n+1 {
+			t.Fatalf("up to %d: %+v, %v", n, r, err)
+		}
+		since := r.Proven
+		for key, versions := range later {
+			m.objects[key] = versions
+		}
+		m.opened.Store(0)
+		r, err = l.Verify(t.Context(), VerifyOptions{Now: soon, Since: since})
+		if err != nil || r.Verdict != "intact" || len(r.Findings) > 0 || r.Manifests != 6-n || r.TreeSize != 11 || r.Proven.NextN != 7 {
+			t.Errorf("from %d: %+v, %v", n, r, err)
+		}
+		if segments := []int64{3, 2, 2, 2, 1, 1, 0}[n]; m.opened.Load() != int64(7-n)+1+segments { // and the genesis
+			t.Errorf("from %d: %d objects were read", n, m.opened.Load())
+		}
+	}
+}
+
+// TestVerifyInterrupted: what was verified until then is proven, and can be gone on from.
+func TestVerifyInterrupted(t *testing.T) {
+	l, m := load(t, "rotated")
+	ctx, cancel := context.WithCancel(t.Context())
+	m.before = func(key string) {
+		if key == l.Layout.Manifest(4) {
+			cancel()
+		}
+	}
+	r, err := l.Verify(ctx, VerifyOptions{Now: soon})
+	if err != nil || r.Verdict != "unchecked" || !r.Interrupted || len(r.Findings) > 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	m.before = nil
+	r, err = l.Verify(t.Context(), VerifyOptions{Now: soon, Since: r.Proven})
+	if err != nil || r.Verdict != "intact" || r.TreeSize != 11 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestObjects has the listing of segments met by manifests in another order than their keys'.
+func TestObjects(t *testing.T) {
+	o := newObjects(func(yield func(stored, error) bool) {
+		for _, key := range []string{"a", "b", "c", "d", "e"} {
+			if !yield(stored{key: key}, nil) {
+				return
+			}
+		}
+	})
+	defer o.stop()
+	for _, want := range []struct {
+		key string
+		ok  bool
+	}{{"b", true}, {"a", true}, {"bb", false}, {"d", true}, {"c", true}, {"c", false}} {
+		if s, ok := o.take(want.key); ok != want.ok || ok && s.key != want.key {
+			t.Errorf("%s: %v %v", want.key, s.key, ok)
+		}
+	}
+	var rest []string
+	o.rest(func(s stored) { rest = append(rest, s.key) })
+	if !slices.Equal(rest, []string{"e"}) {
+		t.Errorf("left over are %q", rest)
+	}
+}
+
+// TestFrontier: the log is proven up to the first segment that is not.
+func TestFrontier(t *testing.T) {
+	var f frontier
+	var marks []*mark
+	for n := range uint64(5) {
+		marks = append(marks, f.add(&chain.Head{NextN: n + 1}))
+	}
+	for _, step := range []struct {
+		mark   int
+		good   bool
+		proven uint64
+	}{{1, true, 0}, {0, true, 2}, {4, true, 2}, {3, false, 2}, {2, true, 3}} {
+		if f.reach(marks[step.mark], step.good); f.proven.NextN != step.proven {
+			t.Errorf("after %+v all is proven up to %d", step, f.proven.NextN)
+		}
+	}
+	f.reach(f.add(&chain.Head{NextN: 9}), true)
+	if f.proven.NextN != 3 || len(f.marks) > 0 {
+		t.Errorf("what comes after a gap is proven: %d", f.proven.NextN)
 	}
 }

@@ -260,9 +260,12 @@ func printReport(w io.Writer, r *query.Report) error {
 	for _, k := range r.Rotations {
 		p.line("             from manifest %d on %s, announced %s", k.Manifest+1, k.Fingerprint, k.SealedAt.Format(time.RFC3339))
 	}
-	if r.Manifests == 0 {
+	switch {
+	case r.Manifests == 0 && r.Head != nil:
+		p.line("  manifests  none after that of the kept head, sealed %s", r.LastSealed.Format(time.RFC3339))
+	case r.Manifests == 0:
 		p.line("  manifests  none signed by the key")
-	} else {
+	default:
 		p.line("  manifests  %d signed by the key; the last one sealed %s", r.Manifests, r.LastSealed.Format(time.RFC3339))
 	}
 	p.line("  segments   %d, %s (%s of entries)", r.Segments, bytesText(r.Bytes), bytesText(r.RawBytes))
