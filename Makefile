@@ -45,6 +45,7 @@ test: build tools
 	build/tools/staticcheck ./...
 	go test -race $(RACED) ./ingest
 	AUDITCHAIN_REQUIRE_TOOLS=1 go test -timeout 14m $$(go list ./... | grep -v -F -x "$$(go list $(RACED))")
+	cd test/peers/torchwood && AUDITCHAIN_REQUIRE_TOOLS=1 go test ./...
 
 # More of the same: faults at random instants, system calls that fail, 200 rounds of kills, every fuzz target. An hour and more.
 test-long: test
