@@ -1,25 +1,32 @@
 // The steps, the technical facts, and what nothing here proves.
 
+// What each step is about, what it means, and what is said of the file where it fails.
 const stepWords = {
   page: ["The file is as it was made",
-    "A checksum over the whole file, its text, its script and its data, is the one that was written into it."],
+    "A checksum over the whole file, its text, its script and its data, is the one that was written into it.",
+    "it was changed since it was made"],
   entry: ["The record is one entry of a log",
-    "It has the form that the log's format prescribes. The SHA-256 of its bytes is its name from here on: another byte would be another name."],
+    "It has the form that the log's format prescribes. The SHA-256 of its bytes is its name from here on: another byte would be another name.",
+    "what it holds is no entry of a log"],
   inclusion: ["The log holds that entry",
-    "The log's entries are the leaves of a tree of hashes with one root. The hashes in this file lead from the entry to that root; from an altered entry they would lead elsewhere."],
+    "The log's entries are the leaves of a tree of hashes with one root. The hashes in this file lead from the entry to that root; from an altered entry they would lead elsewhere.",
+    "nothing shows that the log holds this entry"],
   checkpoint: ["The log signed that root",
-    "The root and the number of entries are signed with the key that the log uses for this alone."],
+    "The root and the number of entries are signed with the key that the log uses for this alone.",
+    "the log's signature on its tree is not there"],
   manifest: ["The log signed where the entry is stored",
-    "The manifest of the segment that holds the entry is signed. It says when the segment was sealed, which entries it has, and the same root."],
+    "The manifest of the segment that holds the entry is signed. It says when the segment was sealed, which entries it has, and the same root.",
+    "no signed manifest of the log holds the entry"],
   keys: ["The keys are those of the log",
-    "They are named by the log's first manifest or, where they were replaced since, by a signed announcement, each under the key before it."],
+    "They are named by the log's first manifest or, where they were replaced since, by a signed announcement, each under the key before it.",
+    "the keys do not lead back to the log's first one"],
   trust: ["The log is the one that you mean",
     "Anyone can make a log with a key of their own. So the key of the first manifest must have the fingerprint that you got by another way."],
 };
 
 function showStep(code, state, text) {
   const [title, meaning] = stepWords[code];
-  const li = el("li", state, el("strong", "", title), el("span", "state", { ok: "holds", bad: "does not hold", open: "is for you to say" }[state]),
+  const li = el("li", state, el("strong", "", title), " ", el("span", "state", { ok: "holds", bad: "does not hold", open: "is for you to say" }[state]),
     el("p", "", meaning), el("p", "said", visible(text)));
   li.dataset.step = code;
   li.dataset.state = state;
@@ -30,13 +37,13 @@ function block(title, ...rows) {
   return [el("h3", "", title), list(...rows)];
 }
 
-function showTechnical(e, f, into) {
-  const { entry, checkpoint, proof, manifest: m, head } = f;
+function showTechnical(found, into) {
+  const { entry, checkpoint, proof, manifest: m, head } = found;
   const span = (s) => s && `${when(s.first)} to ${when(s.last)}`;
   const maybe = (label, value) => (value === undefined ? null : row(label, value));
   into.append(
     ...block("Entry",
-      row("Entry hash", code(f.entryHash)),
+      row("Entry hash", code(found.entryHash)),
       row("Hash of the entry before", code(entry.prev)),
       row("Received", code(entry.received)),
       entry.time && row("Time", code(entry.time)),
@@ -57,7 +64,7 @@ function showTechnical(e, f, into) {
       row("Lock that was asked for", code(m.lock.mode), " until ", code(m.lock.retain_until)),
       row("Writer", visible(`auditchain ${m.writer.version} on ${m.writer.host}, instance ${m.writer.instance}`))),
     ...block("Keys",
-      row("First key", `${head.firstKind}, SHA-256 `, code(f.fingerprint)),
+      row("First key", `${head.first.kind}, SHA-256 `, code(found.fingerprint)),
       ...head.rotations.map((r) => row(`Replaced by manifest ${r.n}`, `sealed ${when(r.sealed_at)}`)),
       head.rotations.length ? row("Key of this manifest", `${head.key.kind}, SHA-256 `, code(head.key.fingerprint)) : null,
       row("Checkpoint key", code(head.checkpointKey)),
@@ -70,7 +77,7 @@ function showTechnical(e, f, into) {
 }
 
 function showMade(e, into) {
-  into.append(list(
+  into.append(el("h3", "", "As the store said when this was made"), list(
     row("Made", when(e.made.at)),
     row("By", visible(e.made.by)),
     row("From", visible(e.made.from)),

@@ -53,8 +53,8 @@ async function verifyEvidence(e) {
 
   let head, keysError;
   try {
-    found.fingerprint = (await firstKey(e)).fingerprint;
     head = await followKeys(e);
+    found.fingerprint = head.first.fingerprint;
   } catch (error) {
     keysError = error;
   }
@@ -93,9 +93,9 @@ async function firstKey(e) {
 
 // followKeys goes from the genesis over the rotations to the keys that hold after them.
 async function followKeys(e) {
-  let key = await firstKey(e), checkpointKey, keySince = 0n;
+  const first = await firstKey(e);
   const rotations = [];
-  let genesis;
+  let key = first, checkpointKey, keySince = 0n, genesis;
   for (const [i, bytes] of e.keys.entries()) {
     const m = await openManifest(bytes, key);
     if (m.chain !== e.chain) throw new Error(`key ${i} is of another log`);
@@ -119,5 +119,5 @@ async function followKeys(e) {
     [key, checkpointKey, keySince] = [next, m.rotation.checkpoint_key, m.n];
     rotations.push(m);
   }
-  return { key, checkpointKey, keySince, genesis, rotations };
+  return { first, key, checkpointKey, keySince, genesis, rotations };
 }

@@ -7,112 +7,112 @@ const script = document.currentScript;
 function wholePage() {
   const digest = script.getAttribute("data-digest");
   script.setAttribute("data-digest", "");
-  const html = document.documentElement.outerHTML;
-  const plain = document.compatMode === "CSS1Compat" && document.childNodes.length === 2 && document.doctype?.name === "html" &&
-    document.doctype.publicId === "" && document.doctype.systemId === "";
-  return { html, digest, plain };
+  const { doctype, childNodes, compatMode } = document;
+  return {
+    digest,
+    html: document.documentElement.outerHTML,
+    plain: compatMode === "CSS1Compat" && childNodes.length === 2 && doctype?.name === "html" && doctype.publicId === "" && doctype.systemId === "",
+    evidence: document.getElementById("evidence")?.textContent ?? "",
+  };
 }
 
 const words = {
-  checking: ["Not verified yet", "The checks are running."],
-  changed: ["Not verified"],
-  otherkey: ["Not verified: another key",
-    "The file fits together, but under another key than the one whose fingerprint you gave. It is not from the log that you mean."],
-  cannot: ["Cannot tell"],
-  genuine: ["Genuine if the key is genuine"],
-  verified: ["Verified"],
+  checking: ["NOT VERIFIED YET", "The checks are running."],
+  changed: ["NOT VERIFIED"],
+  otherkey: ["NOT VERIFIED: another key",
+    "The file fits together, but under another key than the one whose fingerprint you gave. It is not from the log that you mean, whatever it says."],
+  cannot: ["CANNOT TELL"],
+  genuine: ["GENUINE if the key is"],
+  verified: ["VERIFIED"],
 };
 
-function say(state, sentence = words[state][1]) {
-  const verdict = byId("verdict");
-  verdict.dataset.state = state;
+function say(parts, state, sentence = words[state][1]) {
   const title = words[state][0];
-  verdict.replaceChildren(el("h1", "", title), el("p", "", visible(sentence)));
+  const shows = state === "genuine" || state === "verified";
+  parts.record.hidden = parts.technical.hidden = !shows;
+  parts.key.hidden = !shows && state !== "otherkey";
+  // Bad news is red even where the style was not let in.
+  const tinted = (tag, text) => {
+    const font = el("font", "", visible(text));
+    if (!shows) font.color = "#c5221f";
+    return el(tag, "", font);
+  };
+  const now = new Date().toISOString();
+  const checked = el("p", "note", `Checked by this browser on ${now.slice(0, 10)} at ${now.slice(11, 19)} UTC.`);
   document.title = `${title} - auditchain evidence`;
-  for (const id of ["key", "record", "technical"]) byId(id).hidden = !["genuine", "verified"].includes(state);
-  if (state === "otherkey") byId("key").hidden = false;
+  parts.verdict.dataset.state = state;
+  parts.verdict.replaceChildren(tinted("h1", title), tinted("p", sentence), ...(state === "checking" ? [] : [checked]));
 }
 
 async function start() {
   const page = wholePage();
-  say("checking");
+  const parts = makeLayout();
+  say(parts, "checking");
+  parts.limits.hidden = false;
   try {
-    byId("limits").hidden = false;
-    await check(page);
+    await check(page, parts);
   } catch (error) {
-    say("changed", "The checks could not be brought to their end: " + error.message);
+    say(parts, "changed", "The checks did not come to their end: " + error.message);
   }
 }
 
-async function check(page) {
+async function check(page, parts) {
   const can = window.isSecureContext && window.crypto?.subtle && (await selfTest().catch(() => false));
   if (!can) {
-    say("cannot", "This browser cannot check signatures (Ed25519) here, so nothing has been checked. Open the file itself, not a copy on a web server, " +
+    say(parts, "cannot", "This browser cannot check signatures (Ed25519) here, so nothing has been checked. Open the file itself, not a copy on a web server, " +
       "in a Firefox, Chrome, Edge or Safari of 2025 or later, or check it with: auditchain verify-evidence FILE --key KEY");
     return;
   }
-  const steps = [{ code: "page", ok: true, text: "" }];
+  const steps = [{ code: "page", ok: false, text: "The file was changed after it was made. (A browser's add-on that writes into pages looks like that, too.)" }];
   const digest = hex(await sha256(encoder.encode(page.html)));
-  if (digest !== page.digest || !page.plain) {
-    steps[0] = { code: "page", ok: false, text: "The file has been changed since it was made. (A browser's add-on that writes into pages looks like that, too.)" };
-  } else {
-    steps[0].text = `SHA-256 ${digest}.`;
-  }
+  if (digest === page.digest && page.plain) steps[0] = { code: "page", ok: true, text: `SHA-256 ${digest}.` };
   let e, found;
   try {
-    e = readEvidence(byId("evidence").textContent);
+    e = readEvidence(page.evidence);
     found = await verifyEvidence(e);
     steps.push(...found.steps);
   } catch (error) {
     steps.push({ code: "entry", ok: false, text: "The evidence in this file cannot be read: " + error.message });
   }
-  const list = byId("steplist");
-  list.replaceChildren(...steps.map((s) => showStep(s.code, s.ok ? "ok" : "bad", s.text)));
-  byId("steps").hidden = false;
+  parts.steps.replaceChildren(...steps.map((s) => showStep(s.code, s.ok ? "ok" : "bad", s.text)));
+  parts.checks.hidden = false;
   const bad = steps.filter((s) => !s.ok);
   if (bad.length > 0 || steps.length !== 6) {
-    say("changed", "Do not rely on this file. " + (bad.length === 1 ? "One of its checks does not hold: " : `${bad.length} of its checks do not hold: `) +
-      bad.map((s) => stepWords[s.code][0].toLowerCase()).join("; ") + ". The record is not shown.");
+    say(parts, "changed", `Do not rely on this file: ${bad.map((s) => stepWords[s.code][2]).join("; ")}. The record is not shown.`);
     return;
   }
-  const first = await parseKey(found.head.genesis.genesis.manifest_key);
-  found.head.firstKind = first.kind;
-  showRecord({ chain: e.chain, entry: found.entry, entryBytes: e.entry }, byId("recordbody"));
-  showTechnical(e, found, byId("technicalbody"));
-  showMade(e, byId("madebody"));
-  byId("made").hidden = false;
-  byId("fingerprint").replaceChildren(groups(found.fingerprint));
-  await watchKey(e, found, list);
+  showRecord(e, found.entry, parts.recordBody);
+  showTechnical(found, parts.technicalBody);
+  showMade(e, parts.madeBody);
+  parts.fingerprint.replaceChildren(groups(found.fingerprint));
+  await watchKey(e, found, parts);
 }
 
 // watchKey gives the verdict that is left: whether the key is the one that the reader was told of.
-async function watchKey(e, found, list) {
-  const typed = byId("typed");
-  typed.value = ""; // what stands there has to come from the reader
-  const fact = `This is entry ${found.entry.seq} of the log ${e.chain}, unchanged since it was sealed at ${when(found.manifest.sealed_at)}`;
+async function watchKey(e, found, parts) {
+  const fact = `This is entry ${found.entry.seq} of the log ${e.chain}, unchanged since it was sealed on ${when(found.manifest.sealed_at)}`;
   const trust = (state, text) => {
-    const li = showStep("trust", state, text);
-    list.querySelector('[data-step="trust"]')?.remove();
-    list.append(li);
-    byId("compared").replaceChildren(visible(text));
+    parts.steps.querySelector('[data-step="trust"]')?.remove();
+    parts.steps.append(showStep("trust", state, text));
+    parts.compared.replaceChildren(visible(text));
   };
   let turn = 0;
   const compare = async () => {
     const mine = ++turn;
-    const given = await givenFingerprint(typed.value).catch((error) => error);
-    if (mine !== turn) return;
+    const given = await givenFingerprint(parts.typed.value).catch((error) => error);
+    if (mine !== turn) return; // something else was typed meanwhile
     if (given === found.fingerprint) {
-      trust("ok", "It has the fingerprint that you gave.");
-      say("verified", fact + ", under the key whose fingerprint you gave.");
+      trust("ok", "It is the fingerprint that you gave.");
+      say(parts, "verified", fact + ", under the key whose fingerprint you gave.");
     } else if (typeof given === "string" && given !== "") {
       trust("bad", "You gave another fingerprint: " + given);
-      say("otherkey");
+      say(parts, "otherkey");
     } else {
-      trust("open", given === "" ? "You have not yet compared it." : given.message);
-      say("genuine", fact + ", if the key with the fingerprint below is really the one of that log. Compare it with the one that you were given.");
+      trust("open", given === "" ? "You have not compared it yet." : given.message);
+      say(parts, "genuine", fact + ", if the key with the fingerprint below really is that log's. Compare it with the fingerprint that you were given in another way.");
     }
   };
-  typed.addEventListener("input", compare);
+  parts.typed.addEventListener("input", compare);
   await compare();
 }
 

@@ -17,24 +17,24 @@ const auditFields = [
 
 const maxText = 100000;
 
-function showRecord(e, into) {
-  const facts = [row("Log", code(e.chain)), row("Entry", String(e.entry.seq)), row("Received", when(e.entry.received)), row("Tag", value(e.entry.tag))];
-  if (e.entry.redelivered) facts.push(row("Delivered again", "The writer had taken a record of this source and number before."));
-  if (e.entry.event !== undefined) {
-    into.append(list(...facts, row("Event", code(e.entry.event))), el("p", "", "This entry is no record of an inference: it is what the log's writer itself had to say."));
+function showRecord(e, entry, into) {
+  const facts = [row("Log", code(e.chain)), row("Entry", String(entry.seq)), row("Received", when(entry.received)), row("Tag", value(entry.tag))];
+  if (entry.redelivered) facts.push(row("Delivered again", "The writer had taken a record of this source and number before."));
+  if (entry.event !== undefined) {
+    into.append(list(...facts, row("Event", code(entry.event))),
+      el("p", "note", "This entry is no record of an inference: it is what the log's writer itself had to say."));
   } else {
-    into.append(list(...facts, row("Time of the record", when(e.entry.time))));
-    showFields(e.entry, into);
+    into.append(list(...facts, row("Time of the record", when(entry.time))));
+    showFields(entry, into);
   }
-  into.append(el("h3", "", "The entry, as it is in the log"));
   const pre = el("pre", "json");
-  const whole = pretty(e.entry.text, pre);
-  into.append(pre);
+  const whole = pretty(entry.text, pre);
+  into.append(el("h3", "", "The entry, as it is in the log"), pre);
   if (!whole) into.append(el("p", "note", "The entry is too long to show all of it here. Save its line to see the rest."));
-  const save = el("button", "screen", "Save the line");
+  const save = el("button", "", "Save the line");
   save.type = "button";
-  save.addEventListener("click", () => saveAs(e.entryBytes, `entry-${e.entry.seq}.json`));
-  into.append(el("p", "", save, el("span", "screen note", " Its SHA-256, as sha256sum prints it, is the entry hash below.")));
+  save.addEventListener("click", () => saveAs(e.entry, `entry-${entry.seq}.json`));
+  into.append(el("p", "screen note", save, " Its SHA-256, as sha256sum prints it, is the entry hash below."));
 }
 
 function showFields(entry, into) {
@@ -51,7 +51,9 @@ function showFields(entry, into) {
   }
   for (const [key, raw] of all) if (key.startsWith("gen_ai.") && !seen.has(key)) rows.push(fieldRow("", key, value(raw)));
   const body = el("tbody", "", ...rows.slice(0, 500));
-  into.append(el("h3", "", "What it says"), el("table", "fields", el("caption", "hidden", "Audit fields of the record"), body));
+  const table = el("table", "", body);
+  table.setAttribute("aria-label", "Audit fields of the record");
+  into.append(el("h3", "", "What it says"), table);
   if (record.some(([key]) => key === "$dup")) into.append(el("p", "note", "The record repeats a key. Its first value is above; the others stand in $dup below."));
   const payload = record.filter(([key, raw]) => key === "payload" && raw[0] === "{").flatMap(([, raw]) => members(raw));
   for (const [name, title] of [["prompt", "Prompt"], ["response", "Response"]]) {
@@ -72,14 +74,17 @@ function attributesOf(meta) {
 }
 
 function fieldRow(label, key, shown) {
-  const th = el("th", "", label && el("span", "", label), code(key));
+  const th = el("th", "", ...(label ? [el("span", "", label), " "] : []), code(key));
   th.scope = "row";
   return el("tr", "", th, el("td", "", shown));
 }
 
+// value shows what a member holds: text as text, hashes and whatever is put together letter by letter.
 function value(raw) {
   if (raw === '""') return el("span", "none", "empty");
-  return raw[0] === '"' ? el("bdi", "", clipped(textOf(raw), 2000)) : el("code", "", clipped(raw, 2000));
+  if (raw[0] === "{" || raw[0] === "[") return el("code", "", clipped(raw, 2000));
+  const text = raw[0] === '"' ? textOf(raw) : raw;
+  return el(/^[0-9a-f]{32,}$/i.test(text) ? "code" : "bdi", "", clipped(text, 2000));
 }
 
 function saveAs(bytes, name) {

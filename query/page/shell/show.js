@@ -7,8 +7,6 @@ function el(tag, className, ...children) {
   return e;
 }
 
-const byId = (id) => document.getElementById(id);
-
 // Characters that cannot be seen, or that change the direction of what stands around them.
 const unseen = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\ufffd]/gu;
 

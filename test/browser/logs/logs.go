@@ -87,6 +87,12 @@ func (l *Log) Rotate(k *chain.SigningKey) {
 	l.key = k
 }
 
+// Key is the key that signs what comes next.
+func (l *Log) Key() *chain.SigningKey { return l.key }
+
+// Keys are the stored genesis and rotations.
+func (l *Log) Keys() [][]byte { return l.keys }
+
 // Jump makes the log go on as if it had size entries: nobody who verifies evidence sees those before.
 func (l *Log) Jump(size uint64) {
 	var compact []chain.Hash
