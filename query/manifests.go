@@ -56,7 +56,8 @@ func (v *verification) walk(ctx context.Context, pool *segmentPool, segments *ob
 		}
 		key := v.Layout.Root() + parsed.Segment.Key
 		if s, ok := segments.take(key); ok && v.Bucket.Locks() {
-			v.overlaid(ctx, s, parsed.Segment.VersionID, segmentFinding(key, parsed))
+			what := fmt.Sprintf("the segment of entries %d to %d", parsed.FirstSeq, parsed.NextSeq-1)
+			v.overlaid(ctx, s, parsed.Segment.VersionID, segmentFinding(key, parsed), what, parsed.Lock.RetainUntil.Time)
 		}
 		v.submit(ctx, pool, parsed, mark)
 	}
@@ -251,33 +252,36 @@ func (v *verification) overlaidManifest(ctx context.Context, m *manifest, parsed
 		first, last := parsed.FirstSeq, parsed.NextSeq-1
 		f.FirstSeq, f.LastSeq = &first, &last
 	}
-	v.overlaid(ctx, m.stored, m.info.Version, f)
+	v.overlaid(ctx, m.stored, m.info.Version, f, fmt.Sprintf("manifest %d", m.n), time.Time{})
 }
 
 // maxOverlaid is how many versions of one manifest are looked into.
 const maxOverlaid = 4
 
-// overlaid reports what lies over the version of an object that counts. f says which object it is.
-func (v *verification) overlaid(ctx context.Context, s stored, counts storage.Version, f Finding) {
-	f.Severity = Tampered
+// overlaid reports what lies over the version of an object that counts. f and what say which object it is. After until, if that is
+// not zero, it may be deleted, which leaves a delete marker.
+func (v *verification) overlaid(ctx context.Context, s stored, counts storage.Version, f Finding, what string, until time.Time) {
 	read := 0
 	for _, version := range s.versions {
 		if !version.DeleteMarker && version.Version == counts {
 			continue
 		}
-		f.Version = version.Version
+		f.Severity, f.Version = Tampered, version.Version
 		when := version.LastModified.UTC().Format(time.RFC3339)
 		if version.DeleteMarker {
-			f.Code, f.Text = DeleteMarker, fmt.Sprintf("a delete marker was laid over it on %s", when)
+			f.Code, f.Text = DeleteMarker, fmt.Sprintf("a delete marker was laid over %s on %s", what, when)
+			if !until.IsZero() && version.LastModified.After(until) && until.Before(v.Now) {
+				f.Severity, f.Code, f.Text = Notice, Expired, fmt.Sprintf("%s was deleted on %s; its retention ended on %s", what, when, until.Format(time.RFC3339))
+			}
 			v.found.add(f)
 			continue
 		}
-		f.Code, f.Text = OverlaidVersion, fmt.Sprintf("another version of %d bytes was written to its name on %s", version.Size, when)
+		f.Code, f.Text = OverlaidVersion, fmt.Sprintf("another version of %d bytes was laid over %s on %s", version.Size, what, when)
 		if _, isManifest := v.Layout.ParseManifestKey(s.key); isManifest && read < maxOverlaid {
 			read++
 			if data, _, err := v.read(ctx, s.key, version.Version, chain.MaxManifest); err == nil {
 				if m, _, err := chain.OpenManifest(data, v.head.Key); err == nil && m.Chain == v.Layout.Chain && m.N == f.Manifest && !v.sameManifest(ctx, s.key, counts, data) {
-					f.Code, f.Text = Forked, fmt.Sprintf("another manifest %d, signed with the chain's key, was written to its name on %s", m.N, when)
+					f.Code, f.Text = Forked, fmt.Sprintf("another manifest %d, signed with the chain's key, was laid over it on %s", m.N, when)
 				}
 			}
 		}

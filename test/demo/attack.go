@@ -71,7 +71,7 @@ func (d *demo) attack() error {
 	say("")
 	say("A reader of the latest versions would now believe the forgery. The auditor does not:")
 	say("")
-	out, err := d.auditchain(1, append([]string{"verify"}, d.target()...)...)
+	out, err := d.auditchain(1, append([]string{"verify", "--expect-head", "kept.head"}, d.target()...)...)
 	if err != nil {
 		return err
 	}

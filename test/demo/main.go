@@ -42,6 +42,7 @@ type demo struct {
 	wanted  string // request id of the record that is asked for at the end
 	command string // path of auditchain
 	plugin  string
+	page    string // of the evidence
 }
 
 func run(ctx context.Context) (err error) {
@@ -61,13 +62,13 @@ func run(ctx context.Context) (err error) {
 	defer d.server.Kill()
 	say("versitygw listens on %s", d.server.Endpoint)
 
-	for _, step := range []func() error{d.setUp, d.send, d.look, d.verify, d.attack} {
+	for _, step := range []func() error{d.setUp, d.send, d.look, d.verify, d.evidence, d.attack} {
 		if err := step(); err != nil {
 			return err
 		}
 	}
 	title("Done")
-	say("%.0f seconds; everything is stopped and removed", time.Since(start).Seconds())
+	say("%.0f seconds; everything is stopped and removed, but the page: open build/%s in a browser", time.Since(start).Seconds(), filepath.Base(d.page))
 	return nil
 }
 
@@ -119,12 +120,29 @@ func (d *demo) output() fluentbit.Section {
 
 // verify has the command check the log, and find one record.
 func (d *demo) verify() error {
-	title("The auditor verifies it, with the public key and a reader's rights")
-	if _, err := d.auditchain(0, append([]string{"verify"}, d.target()...)...); err != nil {
+	title("The auditor verifies it, with the public key and a reader's rights, and keeps the head")
+	if _, err := d.auditchain(0, append([]string{"verify", "--save-head", "kept.head"}, d.target()...)...); err != nil {
 		return err
 	}
 	title("The regulator asks for one record")
 	return d.show()
+}
+
+// evidence makes a page of the record, that proves it without the log, and leaves it in build/ to be looked at.
+func (d *demo) evidence() error {
+	title("The regulator gets it as a page that verifies itself")
+	if _, err := d.auditchain(0, append([]string{"evidence", d.wanted, "-o", "case.html"}, d.target()...)...); err != nil {
+		return err
+	}
+	if _, err := d.auditchain(0, "verify-evidence", "case.html", "--key", "audit.pub.pem"); err != nil {
+		return err
+	}
+	page, err := os.ReadFile(filepath.Join(d.dir, "case.html"))
+	if err != nil {
+		return err
+	}
+	d.page = filepath.Join(servers.Root(), "build", "case.html")
+	return os.WriteFile(d.page, page, 0o644)
 }
 
 func (d *demo) show() error {
