@@ -68,6 +68,8 @@ bench: build build/tools/minio
 	go test -run '^$$' -bench 'GroupCommit' -benchtime 1000x ./ingest
 	go test -run '^$$' -bench 'Recovery|CatchUp' -benchtime 2x ./ingest
 	cd test/bench/record-peers && go test -run '^$$' -bench . -benchtime 1s
+	go test -run '^$$' -bench 'Evidence|Prove' -benchtime 30x ./query
+	go run ./test/bench/verify
 	go run ./test/bench/process
 
 # The plugin at a steady rate, for SOAK, while the S3 server goes and comes: at the end it holds no more than at the beginning,
