@@ -17,6 +17,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/auditchain/auditchain/chain"
 )
@@ -105,19 +107,19 @@ func Render(w io.Writer, e *chain.Evidence) error {
 // ascii escapes what is not ASCII in JSON. A page of ASCII alone is read the same in whatever encoding a browser takes it for.
 // encoding/json has escaped what could end a script element: no "<" is left.
 func ascii(data []byte) []byte {
-	out := make([]byte, 0, len(data)+64)
-	for _, r := range string(data) {
-		switch {
-		case r < 0x7f:
-			out = append(out, byte(r))
-		case r <= 0xffff:
-			out = fmt.Appendf(out, `\u%04x`, r)
-		default:
-			r -= 0x10000
-			out = fmt.Appendf(out, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
+	var out []byte
+	for {
+		i := bytes.IndexFunc(data, func(r rune) bool { return r >= 0x7f })
+		if i < 0 {
+			return append(out, data...)
 		}
+		r, size := utf8.DecodeRune(data[i:])
+		out = append(out, data[:i]...)
+		for _, unit := range utf16.AppendRune(nil, r) {
+			out = fmt.Appendf(out, `\u%04x`, unit)
+		}
+		data = data[i+size:]
 	}
-	return out
 }
 
 // maxPage bounds a page that is read: the evidence, and a shell that may be another version's.

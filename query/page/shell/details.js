@@ -27,7 +27,7 @@ const stepWords = {
 function showStep(code, state, text) {
   const [title, meaning] = stepWords[code];
   const li = el("li", state, el("strong", "", title), " ", el("span", "state", { ok: "holds", bad: "does not hold", open: "is for you to say" }[state]),
-    el("p", "", meaning), el("p", "said", visible(text)));
+    el("p", "", meaning), el("p", "said", visible(text[0].toUpperCase() + text.slice(1))));
   li.dataset.step = code;
   li.dataset.state = state;
   return li;

@@ -29,7 +29,7 @@ const words = {
 function say(parts, state, sentence = words[state][1]) {
   const title = words[state][0];
   const shows = state === "genuine" || state === "verified";
-  parts.record.hidden = parts.technical.hidden = !shows;
+  parts.record.hidden = parts.technical.hidden = parts.limits.hidden = !shows;
   parts.key.hidden = !shows && state !== "otherkey";
   // Bad news is red even where the style was not let in.
   const tinted = (tag, text) => {
@@ -37,8 +37,7 @@ function say(parts, state, sentence = words[state][1]) {
     if (!shows) font.color = "#c5221f";
     return el(tag, "", font);
   };
-  const now = new Date().toISOString();
-  const checked = el("p", "note", `Checked by this browser on ${now.slice(0, 10)} at ${now.slice(11, 19)} UTC.`);
+  const checked = el("p", "note", `Checked by this browser on ${inWords(new Date().toISOString())}.`);
   document.title = `${title} - auditchain evidence`;
   parts.verdict.dataset.state = state;
   parts.verdict.replaceChildren(tinted("h1", title), tinted("p", sentence), ...(state === "checking" ? [] : [checked]));
@@ -48,7 +47,6 @@ async function start() {
   const page = wholePage();
   const parts = makeLayout();
   say(parts, "checking");
-  parts.limits.hidden = false;
   try {
     await check(page, parts);
   } catch (error) {
@@ -90,7 +88,7 @@ async function check(page, parts) {
 
 // watchKey gives the verdict that is left: whether the key is the one that the reader was told of.
 async function watchKey(e, found, parts) {
-  const fact = `This is entry ${found.entry.seq} of the log ${e.chain}, unchanged since it was sealed on ${when(found.manifest.sealed_at)}`;
+  const fact = `This is entry ${found.entry.seq} of the log ${e.chain}, unchanged since it was sealed on ${inWords(found.manifest.sealed_at)}`;
   const trust = (state, text) => {
     parts.steps.querySelector('[data-step="trust"]')?.remove();
     parts.steps.append(showStep("trust", state, text));

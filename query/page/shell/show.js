@@ -50,6 +50,14 @@ function when(time) {
   return `${date} ${clock}${digits && "." + digits} UTC`;
 }
 
+const months = "January February March April May June July August September October November December".split(" ");
+
+// inWords is the same for a sentence, to the second.
+function inWords(time) {
+  const [, year, month, day, clock] = /^(\d+)-(\d+)-(\d+)T(.{8})/.exec(time);
+  return `${Number(day)} ${months[month - 1]} ${year} at ${clock} UTC`;
+}
+
 function row(label, ...value) {
   const dd = el("dd", "", ...value);
   return [el("dt", "", ...(Array.isArray(label) ? label : [label])), dd];
