@@ -184,17 +184,20 @@ func (v *verification) meet(head *chain.Head, n uint64) {
 
 // checkExpected reports the kept heads that were not met.
 func (v *verification) checkExpected() {
+	root := v.head.Tree.Root()
 	for _, e := range v.expect {
 		f := Finding{Severity: Tampered, Manifest: v.head.NextN}
 		switch {
 		case e.found:
 			continue
-		case v.Since != nil && e.Size > 0 && e.Size < v.Since.NextSeq:
+		case v.Since != nil && e.before(v.Since):
 			f.Severity, f.Code, f.Text = Unchecked, Unreadable, fmt.Sprintf("%s: it lies before the head that this verification goes on from", e.Name)
 		case !v.known:
 			f.Severity, f.Code, f.Text = Unchecked, Unreadable, fmt.Sprintf("%s: it was not met, but manifests are missing", e.Name)
 		case e.Size > v.head.NextSeq:
 			f.Code, f.Text = RolledBack, fmt.Sprintf("%s: it has %d entries, the log has %d", e.Name, e.Size, v.head.NextSeq)
+		case e.Payload != nil && e.N >= v.head.NextN && e.Size == v.head.NextSeq && *e.Root == root:
+			f.Code, f.Text = RolledBack, fmt.Sprintf("%s: it is of manifest %d, the log ends with manifest %d", e.Name, e.N, v.head.NextN-1)
 		default:
 			f.Code, f.Text = HeadNotFound, fmt.Sprintf("%s: the log does not contain it", e.Name)
 		}
@@ -250,9 +253,14 @@ func (v *verification) conclude(ctx context.Context) {
 // only a hash.
 type KeptHead struct {
 	Name string      // for messages
-	Size uint64      // 0 if only a hash is known
+	Size uint64      // of the tree; 0 if only a hash is known
 	Root *chain.Hash // of the tree
 	Hash *chain.Hash // an entry hash, a tree's root or a manifest's payload hash
+
+	// Payload is the payload hash of manifest number N that the head is of, if that is known: manifests without entries do not
+	// change the tree, and would be missed by nobody who knows the tree alone.
+	Payload *chain.Hash
+	N       uint64
 
 	Checkpoint string // signed note; "" if only a hash is known
 }
@@ -262,7 +270,18 @@ func (k *KeptHead) matches(h *chain.Head) bool {
 	if k.Hash != nil {
 		return h.NextSeq > 0 && (*k.Hash == h.Entry || *k.Hash == root) || *k.Hash == h.PreviousManifest
 	}
+	if k.Payload != nil && (*k.Payload != h.PreviousManifest || k.N+1 != h.NextN) {
+		return false
+	}
 	return k.Size == h.NextSeq && *k.Root == root
+}
+
+// before reports whether the kept head is known to lie before h.
+func (k *KeptHead) before(h *chain.Head) bool {
+	if k.Payload != nil {
+		return k.N+1 < h.NextN
+	}
+	return k.Size > 0 && k.Size < h.NextSeq
 }
 
 // MaxHeadFile is how long a file with a kept head may be, in bytes.
@@ -280,15 +299,19 @@ func ParseKeptHead(name string, data []byte) (KeptHead, *chain.Head, error) {
 		return k, nil, nil
 	}
 	if m, err := chain.PeekManifest(bytes.TrimSpace(data)); err == nil {
+		payload, err := chain.BundlePayloadHash(bytes.TrimSpace(data))
+		if err != nil {
+			return k, nil, err
+		}
 		c, err := chain.PeekCheckpoint(m.Checkpoint)
-		k.Size, k.Root, k.Checkpoint = c.Size, &c.Root, m.Checkpoint
+		k.Size, k.Root, k.Checkpoint, k.Payload, k.N = c.Size, &c.Root, m.Checkpoint, &payload, m.N
 		return k, nil, err
 	}
 	head := new(chain.Head)
 	err := head.UnmarshalJSON(bytes.TrimSpace(data))
 	if err == nil {
 		root := head.Tree.Root()
-		k.Size, k.Root, k.Checkpoint = head.NextSeq, &root, head.Checkpoint
+		k.Size, k.Root, k.Checkpoint, k.Payload, k.N = head.NextSeq, &root, head.Checkpoint, &head.PreviousManifest, head.NextN-1
 		return k, head, nil
 	}
 	if c, err := chain.PeekCheckpoint(string(data)); err == nil {

@@ -179,10 +179,13 @@ func (l *Log) read(ctx context.Context, key, version string, limit int64) ([]byt
 	defer r.Close()
 	data, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s is longer than the %d bytes allowed", key, limit)
+		err = fmt.Errorf("%w: it has more than the %d bytes allowed", errTooLong, limit)
 	}
 	return data, info, err
 }
+
+// errTooLong says that an object is too long to be what it should be: that is a definite no, unlike other errors of reading.
+var errTooLong = errors.New("too long")
 
 // open is Bucket.Open of one version, with the lock in the Info though some stores (versitygw) tell it to a Stat only. A store
 // without versions has the object only, whatever version a manifest names: there it is a copy.

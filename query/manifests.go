@@ -137,8 +137,11 @@ func (v *verification) unreadable(m *manifest) {
 	v.frontier.close()
 	f := Finding{Severity: Unchecked, Code: Unreadable, Object: m.stored.key, Version: m.info.Version, Manifest: m.n,
 		Text: fmt.Sprintf("manifest %d cannot be read: %v", m.n, m.err)}
-	if errors.Is(m.err, storage.ErrNotFound) {
+	switch {
+	case errors.Is(m.err, storage.ErrNotFound):
 		f.Severity, f.Code, f.Text = Tampered, ManifestMissing, fmt.Sprintf("manifest %d is not there any more; only delete markers are", m.n)
+	case errors.Is(m.err, errTooLong):
+		f.Severity, f.Code, f.Text = Tampered, ManifestForged, fmt.Sprintf("manifest %d is not what the holder of the key wrote: %v", m.n, m.err)
 	}
 	v.found.add(f)
 }
