@@ -55,6 +55,7 @@ func TestParseConfigValues(t *testing.T) {
 		{"prefix", "/a/b/", func(c Config) bool { return c.Prefix == "a/b" }},
 		{"lock_mode", "Governance", func(c Config) bool { return c.LockMode == "GOVERNANCE" }},
 		{"compression_level", "better", func(c Config) bool { return c.Level == chain.LevelBetter }},
+		{"previous_signing_key", "/keys/old.pem", func(c Config) bool { return c.PreviousKey == "/keys/old.pem" && c.SigningKey == good["signing_key"] }},
 		{"tls_verify", "off", func(c Config) bool { return c.Storage.InsecureSkipVerify }},
 	}
 	for _, test := range tests {

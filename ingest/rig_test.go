@@ -28,6 +28,7 @@ type rig struct {
 	backoff  func(int) time.Duration
 	log      *testLogger
 	trusted  chain.PublicKey // of the chain's first key: what an auditor knows
+	untidy   bool            // objects may be left that no manifest names: a draft was damaged whose segment was in the bucket, and is made anew behind a rotation
 	leftover string          // key of an object that no manifest names
 	reader   storage.Bucket  // what an auditor reads; nil: the bucket without the faults that a test puts before it
 }
@@ -126,7 +127,7 @@ func (r *rig) verify() (numbers []int, events []string) {
 		r.t.Fatalf("the log is %s: %+v", report.Verdict, report.Findings)
 	}
 	for _, f := range report.Findings {
-		if f.Severity != query.Notice && f.Code != "journal-lost" || f.Code == "uncommitted" && f.Object != r.leftover {
+		if f.Severity != query.Notice && f.Code != "journal-lost" || f.Code == "uncommitted" && f.Object != r.leftover && !r.untidy {
 			r.t.Errorf("finding: %+v", f)
 		}
 	}

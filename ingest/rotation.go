@@ -107,8 +107,10 @@ func (l *Log) notRetired(ctx context.Context, last uint64) error {
 	)
 	fail := func(err error) {
 		mu.Lock()
-		failed = errors.Join(failed, err)
-		mu.Unlock()
+		defer mu.Unlock()
+		if failed == nil {
+			failed = err
+		}
 		cancel()
 	}
 	after := ""
@@ -140,7 +142,7 @@ func (l *Log) notRetired(ctx context.Context, last uint64) error {
 				return
 			}
 			if _, _, err := chain.OpenManifest(data, l.key.Public()); err == nil {
-				fail(fmt.Errorf("%w: manifest %d in %s has the signature of previous_signing_key (%s), but manifest %d that of signing_key already; whoever has the retired key put it there, and it is not followed",
+				fail(fmt.Errorf("%w: manifest %d in %s has the signature of previous_signing_key (%s), but manifest %d that of signing_key already: either the chain had signing_key before, and a retired key must not be used again, or whoever has the retired key put it there; it is not followed",
 					errRetired, last, l.bucket, l.previous.public.Fingerprint(), n))
 			}
 		})

@@ -3,10 +3,14 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/auditchain/auditchain/chain"
 	"github.com/auditchain/auditchain/storage"
@@ -97,4 +101,319 @@ func TestRotation(t *testing.T) {
 			t.Errorf("%q was said %d times: %q", want, got, r.log.lines)
 		}
 	}
+}
+
+// TestRotationBehindWhatWaits: the old key signs what was on its way, and nothing else; also when the store is away at the start.
+func TestRotationBehindWhatWaits(t *testing.T) {
+	signedName := filepath.Base((&Log{}).signedPath(2))
+	for _, failing := range []string{".zst", signedName[len(pendingPrefix):]} { // a draft waits, a signed manifest waits
+		for _, away := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, away=%t", failing, away), func(t *testing.T) {
+				r := newRig(t)
+				r.cfg.TotalFileSize = 2000
+				n := 0
+				sealed(1)(r, &n)
+				r.stuck(&n, failing)
+				r.rotate()
+				plain := r.bucket
+				if away {
+					r.bucket = unreachable{plain}
+				}
+				l := r.mustOpen()
+				mustAppend(t, l, testChunk(n, 1, 300))
+				n++
+				if away {
+					crash(l)
+					r.bucket = plain
+					l = r.mustOpen()
+				}
+				mustAppend(t, l, testChunk(n, 1, 300))
+				n++
+				r.mustClose(l)
+				all, _ := r.follow()
+				if got := kinds(all); !strings.HasPrefix(got, "gss") || !strings.Contains(got, "rhs") || strings.Count(got, "h") != 1 {
+					t.Errorf("manifests %s", got)
+				}
+				if got := all[2].Writer.Instance; got == l.writer.Instance {
+					t.Error("what the earlier life had drafted was made anew")
+				}
+				r.wantRotated(n)
+			})
+		}
+	}
+}
+
+// stuck has a life end while a segment is on its way, of which what has the suffix does not get into the bucket.
+func (r *rig) stuck(n *int, suffix string) {
+	r.t.Helper()
+	plain := r.bucket
+	b := &failing{Bucket: plain, suffix: suffix}
+	r.bucket = b
+	l := r.mustOpen()
+	for range 8 {
+		mustAppend(r.t, l, testChunk(*n, 1, 300))
+		*n++
+	}
+	b.wait(r.t.(*testing.T))
+	crash(l)
+	r.bucket = plain
+}
+
+// leaving is a bucket that nobody reaches after so many checks.
+type leaving struct {
+	storage.Bucket
+	after int64
+	n     atomic.Int64
+}
+
+func (b *leaving) Check(ctx context.Context) error {
+	if b.n.Add(1) > b.after {
+		return unreachable{}.Check(ctx)
+	}
+	return b.Bucket.Check(ctx)
+}
+
+func (b *leaving) Create(ctx context.Context, key string, body io.ReadSeeker, opts storage.CreateOptions) (storage.Version, error) {
+	return "", fmt.Errorf("injected: %w", storage.ErrUnreachable)
+}
+
+// TestRotationGivenUp: until it is signed, the operator may think better of it.
+func TestRotationGivenUp(t *testing.T) {
+	r := newRig(t)
+	n := 0
+	sealed(1)(r, &n)
+	old, plain := r.cfg.SigningKey, r.bucket
+	drafted := func() {
+		t.Helper()
+		r.rotate()
+		r.bucket = &leaving{Bucket: plain, after: 1} // it was there when the log was opened
+		l := r.mustOpen()
+		mustAppend(t, l, testChunk(n, 1, 10))
+		n++
+		l.writing.Lock()
+		l.rotate()
+		l.writing.Unlock()
+		all, _ := r.follow()
+		rotation := uint64(len(all))
+		path := l.pendingPath(rotation + 1)
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+			if _, err := os.Stat(path); err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("it is never drafted")
+			}
+		}
+		crash(l)
+		if err := os.Remove(l.signedPath(rotation)); err != nil && !errors.Is(err, os.ErrNotExist) { // the crash may have come later
+			t.Fatal(err)
+		}
+		r.bucket = plain
+	}
+	drafted()
+	r.cfg.SigningKey, r.cfg.PreviousKey = old, ""
+	sealed(1)(r, &n)
+	r.wantRotated(n) // not at all
+	drafted()
+	r.cfg.SigningKey = newKey(t) // to another key than was drafted
+	sealed(1)(r, &n)
+	r.wantRotated(n)
+	all, _ := r.follow()
+	if got := kinds(all); strings.Count(got, "r") != 1 {
+		t.Errorf("manifests %s", got)
+	}
+}
+
+// TestRotationSignedAndTurnedBack: once it is signed, it may be in the bucket.
+func TestRotationSignedAndTurnedBack(t *testing.T) {
+	r := newRig(t)
+	n := 0
+	sealed(1)(r, &n)
+	old := r.cfg.SigningKey
+	plain := r.bucket
+	b := &failing{Bucket: plain, suffix: "000002.sigstore.json"}
+	r.bucket = b
+	r.rotate()
+	l := r.mustOpen()
+	b.wait(t)
+	crash(l)
+	r.bucket = plain
+	next := r.cfg
+	r.cfg.SigningKey, r.cfg.PreviousKey = old, ""
+	if _, err := r.open(); err == nil || !strings.Contains(err.Error(), "set previous_signing_key to the file of the key before") {
+		t.Errorf("opened: %v", err)
+	}
+	r.cfg = next
+	r.cfg.PreviousKey = publicFile(t, old) // it has done its work
+	sealed(1)(r, &n)
+	r.wantRotated(n)
+}
+
+func TestRefusedKeys(t *testing.T) {
+	r := newRig(t)
+	n := 0
+	sealed(1)(r, &n)
+	first := r.cfg.SigningKey
+	r.rotate()
+	sealed(1)(r, &n)
+	r.cfg.PreviousKey = ""
+	chained, other, third := r.cfg.SigningKey, newKey(t), newKey(t)
+	nonsense := filepath.Join(t.TempDir(), "nonsense.pem")
+	if err := os.WriteFile(nonsense, []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fingerprint := func(path string) string { return publicKey(t, path).Fingerprint().String() }
+	for _, test := range []struct {
+		name, signing, previous string
+		want                    []string // in the error
+	}{
+		{"not the chain's", other, "", []string{"signing_key: ", fingerprint(other), fingerprint(chained), "set previous_signing_key"}},
+		{"neither the chain's", other, third, []string{"previous_signing_key: ", fingerprint(other), fingerprint(chained), fingerprint(third)}},
+		{"both the same", chained, chained, []string{"previous_signing_key: it is the same key as signing_key"}},
+		{"both the same, one public", chained, publicFile(t, chained), []string{"previous_signing_key: it is the same key as signing_key"}},
+		{"the public key alone", other, publicFile(t, chained), []string{"previous_signing_key: ", "private one is still needed"}},
+		{"back to a retired key", first, chained, []string{"signing_key", "must not be used again"}},
+		{"the retired key alone", first, "", []string{"signing_key: ", fingerprint(first), fingerprint(chained), "set previous_signing_key"}},
+		{"no such file", other, "/nowhere/key.pem", []string{"previous_signing_key: ", "/nowhere/key.pem", "take previous_signing_key away"}},
+		{"no key", other, nonsense, []string{"previous_signing_key: ", nonsense}},
+	} {
+		for _, lost := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, lost=%t", test.name, lost), func(t *testing.T) {
+				other := *r
+				other.t = t
+				other.cfg.SigningKey, other.cfg.PreviousKey = test.signing, test.previous
+				other.cfg.StoreDir = filepath.Join(t.TempDir(), "store")
+				if !lost {
+					copyDir(t, r.cfg.StoreDir, other.cfg.StoreDir)
+				}
+				l, err := other.open()
+				if err == nil {
+					crash(l)
+					t.Fatal("opened")
+				}
+				for _, want := range test.want {
+					if !strings.Contains(err.Error(), want) {
+						t.Errorf("%v: no %q", err, want)
+					}
+				}
+				if strings.Contains(err.Error(), "\n") {
+					t.Errorf("more than a line: %v", err)
+				}
+			})
+		}
+	}
+	// And nothing of it has harmed anything.
+	sealed(1)(r, &n)
+	r.wantRotated(n)
+}
+
+// TestUselessPreviousKey: of a chain that was begun with signing_key.
+func TestUselessPreviousKey(t *testing.T) {
+	r := newRig(t)
+	r.cfg.PreviousKey = newKey(t)
+	n := 0
+	sealed(1)(r, &n)
+	sealed(1)(r, &n)
+	if !r.log.has("previous_signing_key is of no use") {
+		t.Errorf("log %q", r.log.lines)
+	}
+	r.wantRotated(n)
+}
+
+// TestKeyChangedBeforeTheGenesis: a start that was cut off had another key, and began nothing.
+func TestKeyChangedBeforeTheGenesis(t *testing.T) {
+	r := newRig(t)
+	plain := r.bucket
+	r.bucket = &failing{Bucket: plain, suffix: ".json"}
+	if l, err := r.open(); err == nil {
+		crash(l)
+		t.Fatal("opened")
+	}
+	r.bucket = plain
+	r.cfg.SigningKey = newKey(t)
+	r.trusted = publicKey(t, r.cfg.SigningKey)
+	n := 0
+	sealed(1)(r, &n)
+	r.wantRotated(n)
+}
+
+// TestLostAroundARotation: the store directory, or a file of it, is lost before, within and after.
+func TestLostAroundARotation(t *testing.T) {
+	everything := func(r *rig) string { return r.cfg.StoreDir }
+	head := func(r *rig) string { return filepath.Join(r.dir(), headFile) }
+	chunks := func(r *rig) string { return filepath.Join(r.dir(), recentFile) }
+	private := func(t *testing.T, r *rig) {}
+	public := func(t *testing.T, r *rig) { r.cfg.PreviousKey = publicFile(t, r.cfg.PreviousKey) }
+	none := func(t *testing.T, r *rig) { r.cfg.PreviousKey = "" }
+	before := func(r *rig, n *int) { sealed(2)(r, n); r.rotate() }
+	within := func(r *rig, n *int) { // the rotation is the last manifest
+		before(r, n)
+		plain := r.bucket
+		b := &failing{Bucket: plain, suffix: "000003.sigstore.json"}
+		r.bucket = b
+		sealed(2)(&rig{t: r.t, cfg: withKey(r.cfg, r.cfg.PreviousKey), bucket: plain, fs: r.fs, backoff: r.backoff, log: r.log}, n)
+		b.suffix = "000004.sigstore.json"
+		l := r.mustOpen()
+		b.wait(r.t.(*testing.T))
+		crash(l)
+		r.bucket = plain
+	}
+	after := func(r *rig, n *int) { before(r, n); sealed(2)(r, n) }
+	twice := func(r *rig, n *int) { after(r, n); r.rotate(); sealed(2)(r, n) }
+	for _, test := range []struct {
+		name   string
+		life   func(r *rig, n *int)
+		lost   func(r *rig) string
+		config func(t *testing.T, r *rig)
+		want   string // in the error; "": it goes on
+	}{
+		{"all, before", before, everything, private, ""},
+		{"all, before, with the public key", before, everything, public, "private one is still needed"},
+		{"head, before", before, head, private, ""},
+		{"chunks, before", before, chunks, private, ""},
+		{"all, within", within, everything, private, ""},
+		{"all, within, with the public key", within, everything, public, ""},
+		{"all, within, without the key", within, everything, none, "set previous_signing_key"},
+		{"head, within", within, head, private, ""},
+		{"chunks, within", within, chunks, public, ""},
+		{"all, after", after, everything, private, ""},
+		{"all, after, with the public key", after, everything, public, ""},
+		{"all, after, without the key", after, everything, none, ""},
+		{"head, after, without the key", after, head, none, ""},
+		{"chunks, after, without the key", after, chunks, none, ""},
+		{"chunks, twice, without the key", twice, chunks, none, ""},
+		{"all, twice, without the key", twice, everything, none, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t)
+			r.t = t
+			n := 0
+			test.life(r, &n)
+			if err := os.RemoveAll(test.lost(r)); err != nil {
+				t.Fatal(err)
+			}
+			test.config(t, r)
+			l, err := r.open()
+			if test.want != "" {
+				if err == nil || !strings.Contains(err.Error(), test.want) {
+					t.Errorf("opened: %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range n {
+				mustAppend(t, l, testChunk(i, 1, 10)) // delivered again, and known
+			}
+			mustAppend(t, l, testChunk(n, 1, 10))
+			r.mustClose(l)
+			r.wantRotated(n + 1)
+		})
+	}
+}
+
+func withKey(cfg Config, key string) Config {
+	cfg.SigningKey, cfg.PreviousKey = key, ""
+	return cfg
 }

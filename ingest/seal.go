@@ -105,6 +105,11 @@ const maxSkew = 15 * time.Minute
 // draft is step 2: what the manifest of the i-th job will say is decided and saved.
 func (l *Log) draft(ctx context.Context, i int, now time.Time) error {
 	job := l.jobs[i]
+	if !l.promisesChecked { // what is decided here by a configuration that keeps too little would outlive it
+		if err := l.checkBucket(ctx); err != nil {
+			return err
+		}
+	}
 	p := &pending{Draft: chain.Manifest{N: job.n, Kind: chain.KindHeartbeat}}
 	m := &p.Draft
 	// Where the chain stands before it.

@@ -396,3 +396,125 @@ func TestManyFaults(t *testing.T) {
 		})
 	}
 }
+
+// rotationChunks are delivered to a machine whose key is rotated, the last of them after that.
+const rotationChunks = stepChunks + 1
+
+// newRotation is a machine whose first life has ended with one segment signed and not in the bucket, one drafted and a journal
+// behind it; whoever starts it now has a new key.
+func newRotation(t testing.TB) *machine {
+	m := newMachine(t)
+	m.rig.reader = m.memory
+	signed, draft := make(chan struct{}, 1), (&Log{dir: m.dir()}).pendingPath(2)
+	m.inject(func(op storagetest.Op) (storagetest.Fault, bool) {
+		if op.Kind != storagetest.OpCreate || strings.HasSuffix(op.Path, "/000000000000.sigstore.json") {
+			return storagetest.Fault{}, false
+		}
+		if role(op.Path) == "manifest" {
+			signal(signed)
+			return storagetest.Fail(injected(op)), false
+		}
+		if _, err := m.disk.ReadFile(draft); err != nil { // the first segment waits for the second to be drafted
+			return storagetest.Fail(injected(op)), false
+		}
+		return storagetest.Fault{}, false
+	})
+	m.deliver(1)
+	select {
+	case <-signed:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("nothing is signed; log: %q", m.rig.log.lines)
+	}
+	m.die()
+	m.disk.Faults.Inject(nil)
+	m.rotate()
+	m.chunks = append(m.chunks, rotationChunks-1)
+	return m
+}
+
+// checkRotated verifies what an auditor finds in the bucket who knows the first key alone.
+func (m *machine) checkRotated(rotations int) {
+	m.t.Helper()
+	m.wantRotated(rotationChunks * stepRecords)
+	all, _ := m.follow()
+	if got := kinds(all); strings.Count(got, "r") != rotations || strings.HasSuffix(got, "r") {
+		m.t.Errorf("manifests %s", got)
+	}
+}
+
+// TestEveryStepOfARotation is TestEveryStep of a life in which the key is rotated, behind what the life before it had on its way.
+func TestEveryStepOfARotation(t *testing.T) {
+	m := newRotation(t)
+	begin := m.disk.Faults.Count()
+	m.deliver(1)
+	m.finish()
+	steps := m.disk.Faults.Count() - begin
+	m.checkRotated(1)
+	stride := 4 // and all of them in the long run
+	if raced {
+		stride = 30
+	} else if os.Getenv("AUDITCHAIN_LONG") == "1" {
+		stride = 1
+	}
+	var mu sync.Mutex
+	struck := make(map[string]int)
+	t.Run("all", func(t *testing.T) {
+		for i, kind := range faultKinds {
+			for k := range steps {
+				if (k+i)%stride != 0 {
+					continue
+				}
+				t.Run(fmt.Sprintf("%s/%d", kind.name, k), func(t *testing.T) {
+					t.Parallel()
+					m := newRotation(t)
+					begin := m.disk.Faults.Count()
+					m.inject(func(op storagetest.Op) (storagetest.Fault, bool) {
+						if op.N != begin+k {
+							return storagetest.Fault{}, false
+						}
+						mu.Lock()
+						struck[op.Kind+" "+role(op.Path)]++
+						mu.Unlock()
+						return kind.strike(m, op, uint64(k))
+					})
+					m.untidy = kind.name == "bits flipped"
+					m.deliver(1)
+					m.finish()
+					m.disk.Faults.Inject(nil)
+					m.checkRotated(1)
+				})
+			}
+		}
+	})
+	t.Logf("%d steps; struck: %v", steps, struck)
+}
+
+// TestManyFaultsAndRotations is TestManyFaults of a chain whose key is rotated twice.
+func TestManyFaultsAndRotations(t *testing.T) {
+	seeds := 30
+	if os.Getenv("AUDITCHAIN_LONG") == "1" {
+		seeds = 2000
+	}
+	for seed := range uint64(seeds) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 4))
+			m := newRotation(t)
+			m.cfg.Heartbeat = 3 * time.Millisecond
+			m.cfg.UploadTimeout = 5 * time.Millisecond
+			m.inject(func(op storagetest.Op) (storagetest.Fault, bool) {
+				if rng.IntN(40) != 0 {
+					return storagetest.Fault{}, false
+				}
+				return faultKinds[rng.IntN(len(faultKinds))].strike(m, op, rng.Uint64())
+			})
+			m.starts, m.untidy = -200, true
+			m.deliver(1)
+			m.finish() // the second rotation needs the first
+			m.rotate()
+			m.finish()
+			m.disk.Faults.Inject(nil)
+			m.finish()
+			m.checkRotated(2)
+		})
+	}
+}
