@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/auditchain/auditchain/chain"
 	"github.com/auditchain/auditchain/query/page"
@@ -117,7 +118,7 @@ func (s *specimen) evidence() *chain.Evidence { return s.log.Evidence(s.seq) }
 func (s *specimen) fingerprint() chain.Hash { return s.key.Public().Fingerprint() }
 
 // nasty is a record of what may go wrong on the way to a reader's eyes.
-const nasty = `"time":"2026-11-23T07:25:01.000000000Z","meta":{"otlp":{"attributes":{"gen_ai.request.model":"m","gen_ai.custom":"c","gen_ai.usage.input_tokens":18446744073709551615}}},"group":{"record":{"a":1}},"record":{"request_id":"</script><script>document.body.remove()</script><!--","model_id":"\u202egnp.exe\u200b","user_id":"<img src=x onerror=alert(1)>","status":1.0,"latency_ms":-0.0,"output_tokens":9007199254740993,"status":2.50,"big":1e400,"sep":"a b","nul":"\u0000\u001b[2J","bin":{"$bin":"W47/"},"$$dup":1,"prompt":"line\n\tone‮two","a":[],"o":{},"n":null,"$dup":[["request_id","again"]]}}`
+const nasty = `"time":"2026-11-23T07:25:01.000000000Z","meta":{"otlp":{"attributes":{"gen_ai.request.model":"m","gen_ai.custom":"c","gen_ai.usage.input_tokens":18446744073709551615}}},"group":{"record":{"a":1}},"record":{"request_id":"</script><script>document.body.remove()</script><!--","model_id":"\u202egnp.exe\u200b","user_id":"<img src=x onerror=alert(1)>","status":1.0,"latency_ms":-0.0,"output_tokens":9007199254740993,"status":2.50,"big":1e400,"sep":"a` + "\u2028" + `b","nul":"\u0000\u001b[2J","bin":{"$bin":"W47/"},"$$dup":1,"prompt":"line\n\tone` + "\u202e" + `two","a":[],"o":{},"n":null,"$dup":[["request_id","again"]]}}`
 
 func specimens(t testing.TB) []*specimen {
 	first := logs.Ed25519(t, "first")
@@ -199,6 +200,7 @@ func TestPage(t *testing.T) {
 	})
 	t.Run("fingerprint", func(t *testing.T) { testFingerprint(b.in(t), all[1]) })
 	t.Run("quiet", func(t *testing.T) { testQuiet(b.in(t), all[1]) })
+	t.Run("save", func(t *testing.T) { testSave(b.in(t), all[3]) })
 	t.Run("print", func(t *testing.T) { testPrint(b.in(t), all[1]) })
 	t.Run("tampered", func(t *testing.T) {
 		for _, s := range []*specimen{all[1], all[5], all[8]} {
@@ -295,6 +297,25 @@ fetch(url + "/fetch").then(() => done("fetched"), () => setTimeout(done, 100, "r
 	}
 }
 
+// testSave saves the entry's line.
+func testSave(b *tab, s *specimen) {
+	dir := b.t.TempDir()
+	b.devtools("Browser.setDownloadBehavior", map[string]any{"behavior": "allow", "downloadPath": dir})
+	e := s.evidence()
+	b.load(render(b.t, e))
+	b.run(`document.querySelector("button").click(); arguments[0](null)`, nil)
+	path := filepath.Join(dir, fmt.Sprintf("entry-%d.json", s.seq))
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		data, err := os.ReadFile(path)
+		if err == nil && bytes.Equal(data, e.Entry) {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("what is saved is not the line: %v, %.200q", err, data)
+		}
+	}
+}
+
 func testPrint(b *tab, s *specimen) {
 	e := s.evidence()
 	b.load(render(b.t, e))
@@ -373,6 +394,7 @@ func TestShots(t *testing.T) {
 	all := specimens(t)
 	s := all[1]
 	html := render(t, s.evidence())
+	save("evidence.html", html) // for other browsers
 	b.load(html)
 	save("genuine.png", b.screenshot(1400))
 	save("genuine-narrow.png", b.screenshot(400))

@@ -16,6 +16,7 @@ const auditFields = [
 ];
 
 const maxText = 100000;
+const maxRows = 500;
 
 function showRecord(e, entry, into) {
   const facts = [row("Log", code(e.chain)), row("Entry", String(entry.seq)), row("Received", when(entry.received)), row("Tag", value(entry.tag))];
@@ -50,15 +51,15 @@ function showFields(entry, into) {
     if (found.length === 0) rows.push(fieldRow(label, names[0], el("span", "none", "not in the record")));
   }
   for (const [key, raw] of all) if (key.startsWith("gen_ai.") && !seen.has(key)) rows.push(fieldRow("", key, value(raw)));
-  const body = el("tbody", "", ...rows.slice(0, 500));
+  const body = el("tbody", "", ...rows.slice(0, maxRows));
   const table = el("table", "", body);
   table.setAttribute("aria-label", "Audit fields of the record");
   into.append(el("h3", "", "What it says"), table);
+  if (rows.length > maxRows) into.append(el("p", "note", `${rows.length - maxRows} more rows are not shown here.`));
   if (record.some(([key]) => key === "$dup")) into.append(el("p", "note", "The record repeats a key. Its first value is above; the others stand in $dup below."));
   const payload = record.filter(([key, raw]) => key === "payload" && raw[0] === "{").flatMap(([, raw]) => members(raw));
   for (const [name, title] of [["prompt", "Prompt"], ["response", "Response"]]) {
-    for (const [key, raw] of [...payload, ...record]) {
-      if (key !== name) continue;
+    for (const [, raw] of [...payload, ...record].filter(([key]) => key === name).slice(0, maxRows)) {
       const pre = el("pre", "text");
       if (raw[0] === '"') pre.append(clipped(textOf(raw), maxText, true));
       else pretty(raw, pre);
@@ -92,5 +93,5 @@ function saveAs(bytes, name) {
   a.href = URL.createObjectURL(new Blob([bytes], { type: "application/octet-stream" }));
   a.download = name;
   a.click();
-  URL.revokeObjectURL(a.href);
+  setTimeout(() => URL.revokeObjectURL(a.href), 60000); // it is read after the click
 }
