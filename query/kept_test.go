@@ -2,6 +2,7 @@ package query
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,5 +77,35 @@ func TestCutOffWithoutEntries(t *testing.T) {
 	r, err = l.Verify(t.Context(), VerifyOptions{Now: soon, Since: r.Proven, Expect: []KeptHead{genesis}})
 	if err != nil || r.Verdict != "unchecked" || len(r.Findings) != 1 || r.Findings[0].Text != "genesis: it lies before the head that this verification goes on from" {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestForked: two manifests in one place are two histories only if both are signed with the chain's key.
+func TestForked(t *testing.T) {
+	genuine := func(m *memory) []byte { return m.objects[manifest2][0].data }
+	for name, test := range map[string]struct {
+		tamper func(m *memory)
+		text   string
+	}{
+		"junk below the genuine one": {func(m *memory) {
+			data := genuine(m)
+			m.objects[manifest2] = nil
+			m.put(manifest2, "older", []byte("forged"), now)
+			m.put(manifest2, "m", data, now)
+		}, "was laid over manifest 2 on 0001-01-01T00:00:00Z; that one is signed with the chain's key"},
+		"the genuine one twice": {func(m *memory) { m.put(manifest2, "again", genuine(m), now) }, "was laid over manifest 2 on 0001-01-01T00:00:00Z"},
+	} {
+		l, m := vectors(t)
+		test.tamper(m)
+		r, err := l.Verify(t.Context(), VerifyOptions{Now: now})
+		if err != nil || r.Verdict != "tampered" {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+		if i := slices.IndexFunc(r.Findings, func(f Finding) bool { return f.Code == OverlaidVersion }); i < 0 || !strings.HasSuffix(r.Findings[i].Text, test.text) {
+			t.Errorf("%s: %+v", name, r.Findings)
+		}
+		if slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Code == Forked }) {
+			t.Errorf("%s: a fork: %+v", name, r.Findings)
+		}
 	}
 }

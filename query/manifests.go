@@ -283,8 +283,13 @@ func (v *verification) overlaid(ctx context.Context, s stored, counts storage.Ve
 		if _, isManifest := v.Layout.ParseManifestKey(s.key); isManifest && read < maxOverlaid {
 			read++
 			if data, _, err := v.read(ctx, s.key, version.Version, chain.MaxManifest); err == nil {
-				if m, _, err := chain.OpenManifest(data, v.head.Key); err == nil && m.Chain == v.Layout.Chain && m.N == f.Manifest && !v.sameManifest(ctx, s.key, counts, data) {
-					f.Code, f.Text = Forked, fmt.Sprintf("another manifest %d, signed with the chain's key, was laid over it on %s", m.N, when)
+				if m, _, err := chain.OpenManifest(data, v.head.Key); err == nil && m.Chain == v.Layout.Chain && m.N == f.Manifest {
+					switch v.compareManifest(ctx, s.key, counts, data) {
+					case anotherManifest:
+						f.Code, f.Text = Forked, fmt.Sprintf("another manifest %d, signed with the chain's key, was laid over it on %s", m.N, when)
+					case noManifest:
+						f.Text += "; that one is signed with the chain's key"
+					}
 				}
 			}
 		}
@@ -292,15 +297,30 @@ func (v *verification) overlaid(ctx context.Context, s stored, counts storage.Ve
 	}
 }
 
-// sameManifest reports whether the version that counts has the payload of data.
-func (v *verification) sameManifest(ctx context.Context, key, version string, data []byte) bool {
+// What the version of a manifest that counts is, beside another version of it that is signed with the chain's key.
+const (
+	sameManifest    = iota // or it cannot be told
+	anotherManifest        // signed with the chain's key, too
+	noManifest             // not signed with it
+)
+
+// compareManifest compares the version that counts with data.
+func (v *verification) compareManifest(ctx context.Context, key, version string, data []byte) int {
 	ours, _, err := v.read(ctx, key, version, chain.MaxManifest)
-	if err != nil || bytes.Equal(ours, data) {
-		return true // or cannot be told
+	if errors.Is(err, errTooLong) {
+		return noManifest
 	}
-	a, errA := chain.BundlePayloadHash(ours)
-	b, errB := chain.BundlePayloadHash(data)
-	return errA == nil && errB == nil && a == b
+	if err != nil || bytes.Equal(ours, data) {
+		return sameManifest
+	}
+	_, a, err := chain.OpenManifest(ours, v.head.Key)
+	if err != nil {
+		return noManifest
+	}
+	if b, err := chain.BundlePayloadHash(data); err != nil || a == b {
+		return sameManifest
+	}
+	return anotherManifest
 }
 
 // beforeSince reports whether a segment's key is of a manifest before the kept head.
