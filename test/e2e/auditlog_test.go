@@ -148,7 +148,7 @@ func (l *auditLog) load(t *testing.T) *contents {
 	}
 	c := new(contents)
 	segments := make(map[string]object)
-	var head chain.Head
+	head := chain.Head{Key: l.key}
 	for _, o := range objects { // manifests come before segments
 		n, ok := l.layout().ParseManifestKey(o.key)
 		if !ok {
@@ -159,12 +159,9 @@ func (l *auditLog) load(t *testing.T) *contents {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, payload, err := chain.OpenManifest(data, l.key)
+		m, err := head.Follow(data)
 		if err != nil {
 			t.Fatalf("manifest %d: %v", n, err)
-		}
-		if err := head.Advance(m, payload); err != nil {
-			t.Fatal(err)
 		}
 		l.checkLock(t, &o, m)
 		c.manifests = append(c.manifests, m)
