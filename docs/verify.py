@@ -131,7 +131,7 @@ def main(root, trusted, kept=None):
             genesis, keys, before = genesis or m, keys or m["genesis"], m
             known |= {m["hash"], m["checkpoint"].partition("\n\n")[0]}
             gap = (moment(m) - moment(previous)).total_seconds() if n and previous else 0
-            if not 0 <= gap <= genesis["genesis"]["policy"]["heartbeat_interval_s"] + 60: say(0, f"manifest {n} is {gap} s after the last")
+            if not 0 <= gap <= genesis["genesis"]["policy"]["heartbeat_interval_s"] * 1.5 + 60: say(0, f"manifest {n} is {gap} s after the last")
             if m["kind"] == "rotation":
                 need(all(m["rotation"][k] != keys[k] for k in ("manifest_key", "checkpoint_key")), "it does not replace both keys")
                 keys, since = m["rotation"], n
