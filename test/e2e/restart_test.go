@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/auditchain/auditchain/chain"
+	"github.com/auditchain/auditchain/query"
 	"github.com/auditchain/auditchain/test/fluentbit"
 	"github.com/auditchain/auditchain/test/servers"
 )
@@ -143,7 +144,7 @@ func testLostState(t *testing.T) {
 	a.stop(t)
 	c := l.load(t)
 	c.checkRecords(t, all)
-	l.verify(t)
+	l.verify(t, query.JournalLost)
 	lost := c.events(chain.EventJournalLost)
 	if len(lost) != 1 || lost[0].Seq != 100 {
 		t.Fatalf("the chain says %d times that a journal was lost", len(lost))
