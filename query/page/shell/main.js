@@ -20,7 +20,7 @@ const words = {
   checking: ["NOT VERIFIED YET", "The checks are running."],
   changed: ["NOT VERIFIED"],
   otherkey: ["NOT VERIFIED: another key",
-    "The file fits together, but under another key than the one whose fingerprint you gave. It is not from the log that you mean, whatever it says."],
+    "The file fits together, but under another key than the one whose fingerprint you gave. Unless you mistyped it, this is not from the log that you mean, whatever it says."],
   cannot: ["CANNOT TELL"],
   genuine: ["GENUINE if the key is"],
   verified: ["VERIFIED"],
