@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/auditchain/auditchain/chain"
 )
@@ -106,6 +107,37 @@ func TestForked(t *testing.T) {
 		}
 		if slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Code == Forked }) {
 			t.Errorf("%s: a fork: %+v", name, r.Findings)
+		}
+	}
+}
+
+// TestFetchAhead: no more bytes are held ahead than one manifest may have, and all manifests come, in their order.
+func TestFetchAhead(t *testing.T) {
+	for _, test := range []struct{ size, ahead int64 }{{1000, parallel}, {chain.MaxManifest / 4, 3}, {chain.MaxManifest + 1, 0}, {1 << 40, 0}} {
+		l, m := vectors(t)
+		for n := range uint64(20) {
+			key := l.Layout.Manifest(n)
+			delete(m.objects, key)
+			m.put(key, "m", []byte("x"), now)
+			m.objects[key][0].info.Size = test.size // as the store lists it
+		}
+		want := uint64(0)
+		for manifest, err := range l.manifests(t.Context(), 0, nil) {
+			if err != nil || manifest.n != want {
+				t.Fatalf("manifest %d, %v; want %d", manifest.n, err, want)
+			}
+			want++
+			ahead := func() int64 { return m.opened.Load() - int64(want) }
+			for end := time.Now().Add(10 * time.Second); want == 2 && ahead() < test.ahead && time.Now().Before(end); {
+				time.Sleep(time.Millisecond)
+			}
+			// One more may have been let go of, and one is on its way into the queue.
+			if n := ahead(); n > test.ahead+2 || want == 2 && n < test.ahead {
+				t.Errorf("of %d bytes each, %d are fetched ahead, want %d", test.size, n, test.ahead)
+			}
+		}
+		if want != 20 {
+			t.Errorf("%d manifests came", want)
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package query
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,8 +25,12 @@ type Log struct {
 // ErrNoChain says that the bucket has nothing of the chain.
 var ErrNoChain = errors.New("no such chain")
 
-// parallel is how many manifests are fetched ahead.
-const parallel = 16
+// How far manifests are fetched ahead of the one that is looked at: so many, and so many bytes, unless a single one is longer.
+// Anybody who may write can put objects as long as a manifest may be where manifests belong.
+const (
+	parallel   = 16
+	aheadBytes = chain.MaxManifest
+)
 
 // stored is what a bucket holds at one key: its versions and delete markers, oldest first.
 type stored struct {
@@ -66,6 +71,12 @@ func (s stored) oldest() (storage.Info, bool) {
 	return storage.Info{}, false
 }
 
+// fetched is how many bytes of a manifest are read, as far as the store says.
+func (s stored) fetched() int64 {
+	info, _ := s.oldest()
+	return min(info.Size, chain.MaxManifest+1)
+}
+
 // manifest is one manifest as it was read, not yet trusted.
 type manifest struct {
 	n      uint64
@@ -89,9 +100,11 @@ func (l *Log) manifests(ctx context.Context, first uint64, stranger func(stored)
 		defer wg.Wait()
 		defer cancel()
 		queue := make(chan chan *manifest, parallel)
+		done := make(chan int64, 2*parallel) // bytes that are held no more; never full, since fewer manifests are held
 		var listing error
 		wg.Go(func() {
 			defer close(queue)
+			var held int64
 			for s, err := range l.list(ctx, l.Layout.Manifests(), startAfter) {
 				if err != nil {
 					listing = err
@@ -103,6 +116,19 @@ func (l *Log) manifests(ctx context.Context, first uint64, stranger func(stored)
 						stranger(s)
 					}
 					continue
+				}
+				size := s.fetched()
+				for held > 0 && held+size > aheadBytes {
+					select {
+					case n := <-done:
+						held -= n
+					case <-ctx.Done():
+						return
+					}
+				}
+				held += size
+				for len(done) > 0 {
+					held -= <-done
 				}
 				slot := make(chan *manifest, 1)
 				select {
@@ -118,6 +144,7 @@ func (l *Log) manifests(ctx context.Context, first uint64, stranger func(stored)
 			if ctx.Err() != nil || !yield(m, nil) {
 				return
 			}
+			done <- m.stored.fetched()
 		}
 		if listing != nil && ctx.Err() == nil {
 			yield(nil, listing)
@@ -177,7 +204,10 @@ func (l *Log) read(ctx context.Context, key, version string, limit int64) ([]byt
 		return nil, info, err
 	}
 	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	var buf bytes.Buffer
+	buf.Grow(int(max(0, min(info.Size, limit)) + bytes.MinRead)) // once
+	_, err = buf.ReadFrom(io.LimitReader(r, limit+1))
+	data := buf.Bytes()
 	if err == nil && int64(len(data)) > limit {
 		err = fmt.Errorf("%w: it has more than the %d bytes allowed", errTooLong, limit)
 	}
