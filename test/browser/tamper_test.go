@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"math/big"
 	"math/rand/v2"
 	"os"
@@ -37,7 +38,7 @@ func tamperings(t testing.TB, s *specimen) []tampering {
 	current := s.log.Key()
 
 	add("nothing", func(e *chain.Evidence) {})
-	add("what the store said", func(e *chain.Evidence) { e.Objects[0].LockMode = "NONE"; e.Made.By = "<\u2028\u202e\x00\U0001f600>" })
+	add("what the store said", func(e *chain.Evidence) { e.Objects[0].LockMode = "constructor"; e.Made.By = "<\u2028\u202e\x00\U0001f600>" })
 	add("no objects", func(e *chain.Evidence) { e.Objects = nil })
 	add("another chain", func(e *chain.Evidence) { e.Chain += "x" })
 
@@ -164,6 +165,18 @@ func tamperings(t testing.TB, s *specimen) []tampering {
 	add("keys: a segment among them", func(e *chain.Evidence) { e.Keys = append(e.Keys, e.Manifest) })
 	add("keys: the last one again", func(e *chain.Evidence) { e.Keys = append(e.Keys, e.Keys[last]) })
 	add("keys: the last one signed by an attacker", func(e *chain.Evidence) { e.Keys[last] = sign(t, attacker, payloadOf(t, e.Keys[last])) })
+	add("keys: a genesis that names a point off the curve", func(e *chain.Evidence) {
+		der := append([]byte("\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00\x04"), bytes.Repeat([]byte{1}, 64)...)
+		text, err := json.Marshal(string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		own, err := json.Marshal(string(s.key.Public().PEM()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Keys[0] = sign(t, s.key, bytes.Replace(payloadOf(t, e.Keys[0]), own, text, 1))
+	})
 	add("keys: a genesis that names another key", func(e *chain.Evidence) {
 		other := logs.New(t, name, attacker)
 		e.Keys[0] = sign(t, s.key, payloadOf(t, other.Keys()[0]))

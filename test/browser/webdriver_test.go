@@ -29,8 +29,8 @@ func startBrowser(t testing.TB, args ...string) *browser {
 	port := freePort(t)
 	cmd := exec.Command(driver, fmt.Sprintf("--port=%d", port))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the browser's processes are in the group, too
-	// Not inherited by the browser: a proxy would be a network.
-	cmd.Env = append(os.Environ(), "http_proxy=", "https_proxy=", "HOME="+t.TempDir())
+	// The browser must not reach anything, nor leave anything behind in a home directory.
+	cmd.Env = append(os.Environ(), "http_proxy=", "https_proxy=", "HOME="+t.TempDir(), "TMPDIR="+t.TempDir())
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

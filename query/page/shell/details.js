@@ -21,13 +21,13 @@ const stepWords = {
     "They are named by the log's first manifest or, where they were replaced since, by a signed announcement, each under the key before it.",
     "the keys do not lead back to the log's first one"],
   trust: ["The log is the one that you mean",
-    "Anyone can make a log with a key of their own. So the key of the first manifest must have the fingerprint that you got by another way."],
+    "Anyone can make a log with a key of their own. So the key of the first manifest must have the fingerprint that you were given in another way."],
 };
 
 function showStep(code, state, text) {
   const [title, meaning] = stepWords[code];
   const li = el("li", state, el("strong", "", title), " ", el("span", "state", { ok: "holds", bad: "does not hold", open: "is for you to say" }[state]),
-    el("p", "", meaning), el("p", "said", visible(text[0].toUpperCase() + text.slice(1))));
+    el("p", "", meaning), el("p", "said", visible(text.slice(0, 1).toUpperCase() + text.slice(1))));
   li.dataset.step = code;
   li.dataset.state = state;
   return li;
@@ -76,12 +76,16 @@ function showTechnical(found, into) {
     el("pre", "", proof.hashes.length ? proof.hashes.map(hex).join("\n") : "none: the entry is the only one"));
 }
 
+function lockOf(o) {
+  if (o.lock_mode === "") return "not locked";
+  if (o.lock_mode === "unknown") return "its lock is not known";
+  return `locked, mode ${o.lock_mode}, until ${o.retain_until || "no time"}`;
+}
+
 function showMade(e, into) {
   into.append(el("h3", "", "As the store said when this was made"), list(
     row("Made", when(e.made.at)),
     row("By", visible(e.made.by)),
     row("From", visible(e.made.from)),
-    ...e.objects.map((o) => row(visible(`The ${o.what}`), code(o.key),
-      visible(o.version_id ? `, version ${o.version_id}` : ""),
-      visible({ "": ": not locked", unknown: ": its lock is not known" }[o.lock_mode] ?? `: locked, mode ${o.lock_mode}, until ${o.retain_until || "no time"}`)))));
+    ...e.objects.map((o) => row(visible(`The ${o.what}`), code(o.key), visible(`${o.version_id && `, version ${o.version_id}`}: ${lockOf(o)}`)))));
 }

@@ -29,7 +29,7 @@ async function verifyEvidence(e) {
       s.text = await check();
       s.ok = true;
     } catch (error) {
-      s.text = error.message;
+      s.text = error.message || error.name; // of cryptography that refuses a key, browsers say no more
     }
     found.steps.push(s);
   };
