@@ -38,7 +38,10 @@ func tamperings(t testing.TB, s *specimen) []tampering {
 	current := s.log.Key()
 
 	add("nothing", func(e *chain.Evidence) {})
-	add("what the store said", func(e *chain.Evidence) { e.Objects[0].LockMode = "constructor"; e.Made.By = "<\u2028\u202e\x00\U0001f600>" })
+	add("what the store said", func(e *chain.Evidence) {
+		e.Objects[0].LockMode = "constructor"
+		e.Made.By = "<\u2028\u202e\x00\U0001f600>"
+	})
 	add("no objects", func(e *chain.Evidence) { e.Objects = nil })
 	add("another chain", func(e *chain.Evidence) { e.Chain += "x" })
 

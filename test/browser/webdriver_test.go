@@ -55,7 +55,7 @@ func startBrowser(t testing.TB, args ...string) *browser {
 	}
 	all := append([]string{
 		"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-		"--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--no-proxy-server", "--user-data-dir=" + t.TempDir(),
+		"--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--disable-features=BackForwardCache,RenderDocument,ProactivelySwapBrowsingInstance", "--process-per-site", "--no-proxy-server", "--user-data-dir=" + t.TempDir(),
 	}, args...)
 	var created struct {
 		SessionID string `json:"sessionId"`
