@@ -33,10 +33,10 @@ func blocks(t *testing.T) []string {
 	return all
 }
 
-// TestVerifyWithOtherTools runs the README's commands for cosign, zstdcat, sha256sum and jq on the format's test vectors.
+// TestVerifyWithOtherTools runs the README's commands for cosign, zstdcat and sha256sum on the format's test vectors.
 func TestVerifyWithOtherTools(t *testing.T) {
 	cosign := servers.Tool(t, "cosign")
-	for _, tool := range []string{"bash", "zstdcat", "sha256sum", "jq", "base64"} {
+	for _, tool := range []string{"bash", "zstdcat", "sha256sum"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skip(tool + " is not installed")
 		}
@@ -73,8 +73,8 @@ func TestVerifyWithOtherTools(t *testing.T) {
 		t.Errorf("cosign said:\n%s", out)
 	}
 	lines := strings.Fields(strings.ReplaceAll(out[strings.Index(out, "Verified OK")+len("Verified OK"):], " -", ""))
-	if len(lines) != 4 || lines[0] != lines[1] || lines[2] != lines[3] || lines[0] == lines[2] {
-		t.Errorf("the hashes are %q: the first two and the last two must be the same", lines)
+	if len(lines) != 2 || lines[0] != lines[1] || len(lines[0]) != 64 {
+		t.Errorf("the hashes are %q: they must be the same", lines)
 	}
 	segment[len(segment)/2] ^= 1
 	if out, err := run(segment); err == nil {

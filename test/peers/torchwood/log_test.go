@@ -31,14 +31,8 @@ type log struct {
 // newLog makes a log with segments of the given numbers of entries. An entry is nothing but its hash here.
 func newLog(t testing.TB, random *rand.Rand, segments ...int) *log {
 	t.Helper()
-	text, err := chain.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := new(log)
-	if l.key, err = chain.ParseSigningKey(text); err != nil {
-		t.Fatal(err)
-	}
+	l := &log{key: newKey(t)}
+	var err error
 	if l.vkey, err = l.key.CheckpointKey(name); err != nil {
 		t.Fatal(err)
 	}
