@@ -78,6 +78,8 @@ func openBundle(data []byte) (payload, sig []byte, err error) {
 		return nil, nil, fmt.Errorf("its payload type is %q, want %s", b.Envelope.PayloadType, payloadType)
 	case len(b.Envelope.Signatures) != 1:
 		return nil, nil, fmt.Errorf("it has %d signatures, want exactly one", len(b.Envelope.Signatures))
+	case b.Envelope.Signatures[0].KeyID != "":
+		return nil, nil, errors.New("its signature has a keyid, which is none of the format")
 	}
 	return b.Envelope.Payload, b.Envelope.Signatures[0].Sig, nil
 }

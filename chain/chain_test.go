@@ -430,3 +430,13 @@ func TestParseTime(t *testing.T) {
 		t.Errorf("only %d times were good", good)
 	}
 }
+
+// TestKeyID: a manifest's signature names no key.
+func TestKeyID(t *testing.T) {
+	k, _ := vectorKey(t)
+	data := vectors(t)["manifests/000000000000.sigstore.json"]
+	named := bytes.Replace(data, []byte(`"}]}}`), []byte(`","keyid":"x"}]}}`), 1)
+	if _, _, err := OpenManifest(named, k.Public()); err == nil || !strings.Contains(err.Error(), "keyid") {
+		t.Error(err)
+	}
+}

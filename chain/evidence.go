@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -95,9 +96,12 @@ func (e *Evidence) Verify(trusted Hash) *EvidenceReport {
 		r.Checks = append(r.Checks, c)
 		return err == nil
 	}
-	entry, err := ParseEntry(e.Entry)
+	entry, entryErr := ParseEntry(e.Entry)
+	if entryErr == nil && (!validUTF8(e.Entry) || bytes.ContainsFunc(e.Entry, func(r rune) bool { return r < 0x20 })) {
+		entryErr = errors.New("the entry has bytes that no entry has: control characters, or text that is not UTF-8")
+	}
 	r.Seq = entry.Seq
-	step("entry", err, "the entry is number %d of the log; its SHA-256 is %s", entry.Seq, r.EntryHash)
+	step("entry", entryErr, "the entry is number %d of the log; its SHA-256 is %s", entry.Seq, r.EntryHash)
 
 	head, keysErr := e.followKeys()
 	var first PublicKey
@@ -112,6 +116,9 @@ func (e *Evidence) Verify(trusted Hash) *EvidenceReport {
 	proof, proofErr := ParseInclusionProof(e.Proof)
 	if proofErr == nil {
 		c, proofErr = PeekCheckpoint(proof.Checkpoint)
+	}
+	if proofErr == nil && entryErr != nil {
+		proofErr = errors.New("the entry's number is not known")
 	}
 	if proofErr == nil && proof.Index != entry.Seq {
 		proofErr = fmt.Errorf("the proof is of entry %d, this is entry %d", proof.Index, entry.Seq)
@@ -130,6 +137,9 @@ func (e *Evidence) Verify(trusted Hash) *EvidenceReport {
 	}
 	step("checkpoint", checkpointErr, "that root is signed with the chain's checkpoint key, for %s", e.Chain)
 
+	if err == nil && entryErr != nil {
+		err = errors.New("the entry's number is not known")
+	}
 	if err == nil {
 		err = e.fits(m, &entry, head.KeySince)
 	}

@@ -52,6 +52,9 @@ func TestTamperedEvidence(t *testing.T) {
 		code   string // the first check that fails
 	}{
 		{"another status", func(e *Evidence) { e.Entry = bytes.Replace(e.Entry, []byte(`"status":200`), []byte(`"status":500`), 1) }, "inclusion"},
+		{"a control character", func(e *Evidence) { e.Entry = bytes.Replace(e.Entry, []byte("llama"), []byte("lla\x01a"), 1) }, "entry"},
+		{"not UTF-8", func(e *Evidence) { e.Entry = bytes.Replace(e.Entry, []byte("llama"), []byte("lla\xffa"), 1) }, "entry"},
+		{"a comma in a time", func(e *Evidence) { e.Entry = bytes.Replace(e.Entry, []byte("01."), []byte("01,"), 1) }, "entry"},
 		{"no entry", func(e *Evidence) { e.Entry = []byte("{}") }, "entry"},
 		{"another number", func(e *Evidence) { e.Entry = bytes.Replace(e.Entry, []byte(`{"seq":9`), []byte(`{"seq":8`), 1) }, "inclusion"},
 		{"another index", func(e *Evidence) { e.Proof = strings.Replace(e.Proof, "index 9", "index 8", 1) }, "inclusion"},

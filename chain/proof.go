@@ -158,8 +158,8 @@ func parseProof(text, mark string) (n uint64, hashes []Hash, checkpoint string, 
 		if line == "" {
 			return n, hashes, rest, nil
 		}
-		h, err := base64.StdEncoding.Strict().DecodeString(line)
-		if err != nil || len(h) != HashSize || len(hashes) == maxProof {
+		h, err := base64.StdEncoding.DecodeString(line)
+		if err != nil || len(h) != HashSize || len(hashes) == maxProof || base64.StdEncoding.EncodeToString(h) != line {
 			return 0, nil, "", fmt.Errorf("its line %.60q is not the hash of a proof", line)
 		}
 		hashes = append(hashes, Hash(h))

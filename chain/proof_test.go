@@ -177,6 +177,7 @@ func TestBadProofTexts(t *testing.T) {
 		"nothing": "", "another version": strings.Replace(inclusion, "@v1", "@v2", 1), "leading zero": strings.Replace(inclusion, "index 4", "index 04", 1),
 		"sign": strings.Replace(inclusion, "index 4", "index +4", 1), "no checkpoint": inclusion[:strings.Index(inclusion, "\n\n")+1],
 		"short hash": strings.Replace(inclusion, "\nindex 4\n", "\nindex 4\nAAAA\n", 1), "not a proof": consistency,
+		"carriage return": strings.Replace(inclusion, "=\n", "=\r\n", 1), "stray bits": strings.Replace(inclusion, "=\n", "=\n"+strings.Repeat("A", 42)+"B=\n", 1),
 		"too many": strings.Replace(inclusion, "\nindex 4\n", "\nindex 4\n"+strings.Repeat(strings.Repeat("A", 43)+"=\n", 65), 1),
 		"too long": inclusion + strings.Repeat("x", MaxProofText),
 	} {
