@@ -58,7 +58,9 @@ func TestTamperedEvidence(t *testing.T) {
 		{"no entry", func(e *Evidence) { e.Entry = []byte("{}") }, "entry"},
 		{"another number", func(e *Evidence) { e.Entry = bytes.Replace(e.Entry, []byte(`{"seq":9`), []byte(`{"seq":8`), 1) }, "inclusion"},
 		{"another index", func(e *Evidence) { e.Proof = strings.Replace(e.Proof, "index 9", "index 8", 1) }, "inclusion"},
-		{"a hash of the proof", func(e *Evidence) { e.Proof = strings.Replace(e.Proof, "index 9\n", "index 9\n"+strings.Repeat("A", 43)+"=\n", 1) }, "inclusion"},
+		{"a hash of the proof", func(e *Evidence) {
+			e.Proof = strings.Replace(e.Proof, "index 9\n", "index 9\n"+strings.Repeat("A", 43)+"=\n", 1)
+		}, "inclusion"},
 		{"the checkpoint's size", func(e *Evidence) { e.Proof = strings.Replace(e.Proof, "\n11\n", "\n12\n", 1) }, "checkpoint"},
 		{"the checkpoint's signature", func(e *Evidence) { e.Proof = e.Proof[:len(e.Proof)-8] + "AAAAAA=\n" }, "checkpoint"},
 		{"the manifest's signature", func(e *Evidence) {
@@ -167,7 +169,9 @@ func TestKeptHead(t *testing.T) {
 	}
 	// It can be gone on from.
 	v := newVectorLog(t, "audit.example.com/rotated")
-	record := func(n int) string { return strings.ReplaceAll(`"event":"x","detail":{"n":N}}`, "N", string(rune('0'+n))) }
+	record := func(n int) string {
+		return strings.ReplaceAll(`"event":"x","detail":{"n":N}}`, "N", string(rune('0'+n)))
+	}
 	v.segment(time1, []string{record(1)})
 	kept, err := v.head.MarshalJSON()
 	if err != nil {
