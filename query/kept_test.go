@@ -113,9 +113,12 @@ func TestForked(t *testing.T) {
 
 // TestFetchAhead: no more bytes are held ahead than one manifest may have, and all manifests come, in their order.
 func TestFetchAhead(t *testing.T) {
-	for _, test := range []struct{ size, ahead int64 }{{1000, parallel}, {chain.MaxManifest / 4, 3}, {chain.MaxManifest + 1, 0}, {1 << 40, 0}} {
+	for _, test := range []struct {
+		size, ahead int64
+		manifests   uint64
+	}{{1000, parallel, 20}, {chain.MaxManifest / 4, 3, 8}, {1 << 40, 0, 4}} {
 		l, m := vectors(t)
-		for n := range uint64(20) {
+		for n := range test.manifests {
 			key := l.Layout.Manifest(n)
 			delete(m.objects, key)
 			m.put(key, "m", []byte("x"), now)
@@ -136,7 +139,7 @@ func TestFetchAhead(t *testing.T) {
 				t.Errorf("of %d bytes each, %d are fetched ahead, want %d", test.size, n, test.ahead)
 			}
 		}
-		if want != 20 {
+		if want != test.manifests {
 			t.Errorf("%d manifests came", want)
 		}
 	}
