@@ -58,6 +58,7 @@ var byAPI = []attack{
 			return a.client.RemoveObject(a.Context(), a.name, key, minio.RemoveObjectOptions{VersionID: version, GovernanceBypass: true})
 		}),
 		verdict: intact, proven: everything,
+		note: "refused by the store",
 	}, {
 		name: "lock shortened, with bypass", who: may, on: both,
 		do: refused(func(a *arena, key, version string) error {
@@ -65,6 +66,7 @@ var byAPI = []attack{
 			return a.client.PutObjectRetention(a.Context(), a.name, key, minio.PutObjectRetentionOptions{Mode: &mode, RetainUntilDate: &until, VersionID: version, GovernanceBypass: true})
 		}),
 		verdict: intact, proven: everything,
+		note: "refused by the store",
 	}, {
 		name: "lock changed to governance mode, with bypass", who: may, on: both,
 		do: refused(func(a *arena, key, version string) error {
@@ -72,12 +74,14 @@ var byAPI = []attack{
 			return a.client.PutObjectRetention(a.Context(), a.name, key, minio.PutObjectRetentionOptions{Mode: &mode, RetainUntilDate: &until, VersionID: version, GovernanceBypass: true})
 		}),
 		verdict: intact, proven: everything,
+		note: "refused by the store",
 	}, {
 		name: "lock taken off, with bypass", who: may, on: both,
 		do: refused(func(a *arena, key, version string) error {
 			return a.client.PutObjectRetention(a.Context(), a.name, key, minio.PutObjectRetentionOptions{VersionID: version, GovernanceBypass: true})
 		}),
 		verdict: intact, proven: everything,
+		note: "refused by the store",
 	}, {
 		name: "segment deleted, chain in governance mode", who: may, on: both, log: governed,
 		do:      bypass("segment 2"),

@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"flag"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,6 +51,9 @@ var (
 var scratch string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(measureEnv) != "" {
+		os.Exit(measure())
+	}
 	os.Exit(func() int {
 		var err error
 		if scratch, err = os.MkdirTemp("", "auditchain-attack-"); err != nil {
@@ -56,6 +61,8 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(scratch)
+		flag.Parse()
+		flag.Set("test.parallel", "8") // they wait for disks and clocks
 		defer func() {
 			for _, s := range both {
 				if s.server != nil {
@@ -293,8 +300,12 @@ func (a *arena) object(what string) (key, version string) {
 func (a *arena) lines(n int) [][]byte {
 	a.Helper()
 	key, version := a.object(fmt.Sprint("segment ", n))
-	var lines [][]byte
-	a.check(chain.VerifySegment(a.left[n], bytes.NewReader(a.get(key, version)), func(_ *chain.Entry, line []byte) error {
+	return a.linesOf(a.left[n], a.get(key, version))
+}
+
+func (a *arena) linesOf(m *chain.Manifest, object []byte) (lines [][]byte) {
+	a.Helper()
+	a.check(chain.VerifySegment(m, bytes.NewReader(object), func(_ *chain.Entry, line []byte) error {
 		lines = append(lines, append(bytes.Clone(line), '\n'))
 		return nil
 	}))
@@ -358,4 +369,11 @@ func createOptions(data []byte, lock chain.Lock) storage.CreateOptions {
 		opts.LockMode, opts.RetainUntil = "", time.Time{}
 	}
 	return opts
+}
+
+func (a *arena) listen() net.Listener {
+	a.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	a.check(err)
+	return l
 }

@@ -24,21 +24,23 @@ type attack struct {
 	hits    []hit // all that is found, no more
 	proven  []int // manifests of the segments whose content is still proven
 	and     func(*arena, *query.Report)
+	note    string // on the page, where no finding says it
 
 	// kept is what is found with a head that was kept before; nil if none is needed. The verdict is then "tampered", and without
 	// the kept head "intact".
 	kept *kept
+	// helpless says that no kept head shows it either.
+	helpless bool
 }
 
 // Who can do something.
 const (
-	may      = "bucket" // whoever may write to the bucket, with all rights on it
-	root     = "store"  // root of the storage server
-	thief    = "key"    // whoever has the signing key, and may write to the bucket
-	both2    = "key, store"
-	network  = "network"
-	operator = "operator" // of the aggregation server
-	accident = "accident"
+	may         = "bucket"     // whoever may write to the bucket, with all rights on it
+	root        = "store"      // root of the storage server
+	thief       = "key"        // whoever has the signing key, and may write to the bucket
+	keyAndStore = "key, store" // both
+	network     = "network"    // between the auditor and the store
+	accident    = "accident"
 )
 
 // hit is a finding.
@@ -87,7 +89,7 @@ func (k *attack) run(a *arena) {
 		log = writer
 	}
 	log(a)
-	if k.kept != nil {
+	if k.kept != nil || k.helpless {
 		a.keep()
 	}
 	k.do(a)
@@ -102,6 +104,9 @@ func (k *attack) run(a *arena) {
 	}
 	if k.kept != nil {
 		k.kept.missed(a)
+	}
+	if k.helpless {
+		k.notMissed(a)
 	}
 }
 
@@ -210,6 +215,19 @@ func (k *kept) missed(a *arena) {
 				code = k.code
 			}
 			want("head, to go on from", query.VerifyOptions{Since: since}, code)
+		}
+	}
+}
+
+// notMissed wants no form of the kept head to show anything.
+func (k *attack) notMissed(a *arena) {
+	a.Helper()
+	for _, h := range a.kept {
+		expected, since, err := query.ParseKeptHead(h.form, h.data)
+		a.check(err)
+		report := a.verify(query.VerifyOptions{Expect: []query.KeptHead{expected}, Since: since})
+		if report.Verdict != intact {
+			a.Errorf("with the kept %s: the verdict is %s, want intact", h.form, report.Verdict)
 		}
 	}
 }
