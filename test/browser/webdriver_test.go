@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/auditchain/auditchain/test/servers"
 )
 
 // browser is a headless Chromium, driven over WebDriver (W3C). What fails fails the test.
@@ -79,12 +81,10 @@ func (b *browser) quit() {
 }
 
 func needTool(t testing.TB, name string) string {
+	servers.Programs(t, name)
 	path, err := exec.LookPath(name)
 	if err != nil {
-		if os.Getenv("AUDITCHAIN_REQUIRE_TOOLS") == "1" {
-			t.Fatalf("%s is needed: %v", name, err)
-		}
-		t.Skipf("%s is not there", name)
+		t.Fatal(err)
 	}
 	return path
 }

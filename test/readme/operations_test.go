@@ -17,9 +17,7 @@ import (
 
 // TestStrandedRecords runs the commands that docs/OPERATIONS.md has for the records in a journal that no chain will take.
 func TestStrandedRecords(t *testing.T) {
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip("there is no python3")
-	}
+	servers.Programs(t, "python3")
 	text, err := os.ReadFile(filepath.Join(servers.Root(), "docs", "OPERATIONS.md"))
 	if err != nil {
 		t.Fatal(err)

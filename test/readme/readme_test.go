@@ -36,11 +36,7 @@ func blocks(t *testing.T) []string {
 // TestVerifyWithOtherTools runs the README's commands for cosign, zstdcat and sha256sum on the format's test vectors.
 func TestVerifyWithOtherTools(t *testing.T) {
 	cosign := servers.Tool(t, "cosign")
-	for _, tool := range []string{"bash", "zstdcat", "sha256sum"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip(tool + " is not installed")
-		}
-	}
+	servers.Programs(t, "bash", "zstdcat", "sha256sum")
 	i := slices.IndexFunc(blocks(t), func(b string) bool { return strings.Contains(b, "cosign verify-blob-attestation") })
 	if i < 0 {
 		t.Fatal("the README has no block with cosign")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -13,6 +14,8 @@ import (
 const (
 	toolsEnv   = "AUDITCHAIN_TOOLS"         // their directory; default build/tools in the repository
 	requireEnv = "AUDITCHAIN_REQUIRE_TOOLS" // "1": a missing one fails a test instead of skipping it
+
+	requireProgramsEnv = "AUDITCHAIN_REQUIRE_PROGRAMS" // "1": the same of the machine's own programs
 )
 
 // ErrNotBuilt: the program has to be built first.
@@ -46,6 +49,22 @@ func Find(name string) (string, error) {
 		return "", fmt.Errorf("%s is %w at %s: run `make tools` (it takes some minutes the first time), or set %s to the directory that holds it", name, ErrNotBuilt, path, toolsEnv)
 	}
 	return path, nil
+}
+
+// Programs says that a test needs programs of the machine's, which no `make` builds. Where one is missing the test is skipped, or
+// fails if AUDITCHAIN_REQUIRE_PROGRAMS=1.
+func Programs(t testing.TB, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		_, err := exec.LookPath(name)
+		switch {
+		case err == nil:
+		case os.Getenv(requireProgramsEnv) == "1":
+			t.Fatalf("%s is not installed", name)
+		default:
+			t.Skipf("%s is not installed", name)
+		}
+	}
 }
 
 // Root is the repository's directory: two above this file, or where paths are trimmed from the program, the

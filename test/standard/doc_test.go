@@ -54,21 +54,12 @@ func doc(t testing.TB) (begin string, blocks []block) {
 // programs that the commands need, besides cosign, which the repository builds.
 var programs = []string{"bash", "base64", "jq", "openssl", "python3", "sha256sum", "zstd", "zstdcat"}
 
-// environment is that of the commands, with cosign in it. The test is skipped where a program is missing, or fails if
-// AUDITCHAIN_REQUIRE_TOOLS=1.
+// environment is that of the commands, with cosign in it. The test is skipped where a program is missing, see servers.Programs.
 func environment(t testing.TB) []string {
 	t.Helper()
-	missing := t.Skipf
-	if os.Getenv("AUDITCHAIN_REQUIRE_TOOLS") == "1" {
-		missing = t.Fatalf
-	}
-	for _, program := range programs {
-		if _, err := exec.LookPath(program); err != nil {
-			missing("%s is not installed: apt-get install jq openssl python3 zstd", program)
-		}
-	}
+	servers.Programs(t, programs...)
 	if out, err := exec.Command("openssl", "version").Output(); err != nil || strings.HasPrefix(string(out), "OpenSSL 1.") {
-		missing("OpenSSL 3 is needed; this is %s", out)
+		t.Skipf("OpenSSL 3 is needed; this is %s", out)
 	}
 	cosign := servers.Tool(t, "cosign")
 	return append(os.Environ(), "PATH="+filepath.Dir(cosign)+":"+os.Getenv("PATH"), "LC_ALL=C", "HOME="+t.TempDir())
