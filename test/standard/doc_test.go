@@ -18,7 +18,7 @@ import (
 // block is a code block of docs/VERIFYING.md that can be run as it stands: one whose fence says sh.
 type block struct {
 	name   string // the section's first words and the block's number in it, from 1
-	kind   string // what stands behind sh: "p256" goes for such keys only, "aws" wants a bucket
+	kind   string // what stands behind sh: "p256" goes for such keys only, "aws" wants a bucket, "evidence" a directory of evidence
 	script string
 	before string // the block before it in the section
 }
