@@ -150,7 +150,8 @@ type SegmentReader struct {
 
 // NewSegmentReader returns a reader of the object r that segment describes.
 func NewSegmentReader(r io.Reader, segment *Segment) (*SegmentReader, error) {
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(2*maxFrame))
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(2*maxFrame),
+		zstd.WithDecodeAllCapLimit(true)) // not a byte more than the frame table announces
 	if err != nil {
 		return nil, err
 	}

@@ -97,8 +97,12 @@ var meanings = map[Code]string{
 	Stranger:          "Someone wrote it, or put it there by mistake. It is no part of the log.",
 }
 
-// maxNotices bounds how many findings of one kind are kept that are no fault: anybody may put objects into a bucket.
-const maxNotices = 1000
+// How many findings of one kind are kept; the rest is counted. Anybody may put objects into a bucket, and a log without locks has one
+// finding for each of its objects.
+const (
+	maxNotices  = 1000 // that are no fault
+	maxFindings = 100_000
+)
 
 // findings collects what is found, from any goroutine.
 type findings struct {
@@ -115,7 +119,7 @@ func (f *findings) add(finding Finding) {
 		f.of = make(map[Code]int)
 	}
 	f.of[finding.Code]++
-	if finding.Severity == Notice && f.of[finding.Code] > maxNotices {
+	if n := f.of[finding.Code]; n > maxFindings || finding.Severity == Notice && n > maxNotices {
 		return
 	}
 	f.all = append(f.all, finding)

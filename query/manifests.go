@@ -55,7 +55,12 @@ func (v *verification) walk(ctx context.Context, pool *segmentPool, segments *ob
 			continue
 		}
 		key := v.Layout.Root() + parsed.Segment.Key
-		if s, ok := segments.take(key); ok && v.Bucket.Locks() {
+		s, ok := segments.take(key)
+		if key <= v.listedFrom { // the clock was set back far
+			versions, err := v.Bucket.Versions(ctx, key)
+			s, ok = stored{key, versions}, err == nil
+		}
+		if ok && v.Bucket.Locks() {
 			what := fmt.Sprintf("the segment of entries %d to %d", parsed.FirstSeq, parsed.NextSeq-1)
 			v.overlaid(ctx, s, parsed.Segment.VersionID, segmentFinding(key, parsed), what, parsed.Lock.RetainUntil.Time)
 		}

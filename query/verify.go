@@ -113,8 +113,10 @@ type verification struct {
 	policy  *policy
 	expect  []expectation
 	skipped struct{ segments, entries uint64 }
-	chosen  []*chain.Manifest // for the sample
-	seen    uint64            // segments that could be in the sample
+
+	listedFrom string            // the listing of segments begins after this key
+	chosen     []*chain.Manifest // for the sample
+	seen       uint64            // segments that could be in the sample
 }
 
 // Verify checks a log: that the manifests are all there, signed, and continue each other from the genesis on; that
@@ -136,12 +138,11 @@ func (l *Log) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) {
 	if opts.Progress != nil && opts.whole() {
 		go v.measure(background)
 	}
-	startAfter := ""
 	if v.Since != nil {
 		// A day earlier than the head: keys are by the writer's clock.
-		startAfter = l.Layout.Segment(0, v.Since.SealedAt.AddDate(0, 0, -1))
+		v.listedFrom = l.Layout.Segment(0, v.Since.SealedAt.AddDate(0, 0, -1))
 	}
-	segments := newObjects(l.list(ctx, l.Layout.Segments(), startAfter))
+	segments := newObjects(l.list(ctx, l.Layout.Segments(), v.listedFrom))
 	defer segments.stop()
 	pool := v.startPool(ctx)
 	err := v.walk(ctx, pool, segments)

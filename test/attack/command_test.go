@@ -19,13 +19,8 @@ import (
 	"github.com/auditchain/auditchain/test/servers"
 )
 
-// What the command may take, in bytes, whatever lies in the bucket.
-const (
-	maxMemory = 300 << 20
-	// The decoder lets a frame grow to 128 MiB, in a buffer that doubles, before it is known to hold more than its manifest says;
-	// with two processors four are read at a time.
-	maxBombs = 4 * 2 * 160 << 20
-)
+// maxMemory is what the command may take, in bytes, whatever lies in the bucket.
+const maxMemory = 300 << 20
 
 // command is the built program, made anew if it is older than its source.
 var command = sync.OnceValues(func() (string, error) {
@@ -57,11 +52,10 @@ func TestCommand(t *testing.T) {
 		return ""
 	}
 	for _, test := range []struct {
-		name   string
-		memory int64
-		do     func(*arena) []run
+		name string
+		do   func(*arena) []run
 	}{
-		{"record edited", maxMemory, func(a *arena) []run {
+		{"record edited", func(a *arena) []run {
 			a.rewrite("segment 2", func([]byte) []byte {
 				lines := a.lines(2)
 				lines[4] = bytes.Replace(lines[4], []byte(`"status":200`), []byte(`"status":500`), 1)
@@ -75,30 +69,30 @@ func TestCommand(t *testing.T) {
 				"^  entries    20 proven: 20 records …",
 			}}}
 		}},
-		{"bombs on the disk", maxMemory, func(a *arena) []run {
+		{"bombs on the disk", func(a *arena) []run {
 			for n := 1; n <= 3; n++ {
 				a.rewrite(fmt.Sprint("segment ", n), func([]byte) []byte { return bomb(bombSize, bombSize) })
 			}
 			return []run{{exit: 1, says: []string{"^tampered: the segment of entries 0 to 9 is not what was written: …"}}}
 		}},
-		{"bombs signed with the key", maxBombs, func(a *arena) []run {
+		{"bombs signed with the key", func(a *arena) []run {
 			for i := range 9 {
 				a.segment(time.Now(), 10, func(d *draft) { signedBomb(d, bomb(bombSize, []int64{0, 100, bombSize}[i%3])) })
 			}
 			return []run{{exit: 1, says: []string{"^tampered: the segment of entries 110 to 119 is not what was written: …"}}}
 		}},
-		{"long junk where the next manifests belong", maxMemory, func(a *arena) []run {
+		{"long junk where the next manifests belong", func(a *arena) []run {
 			junk := make([]byte, chain.MaxManifest)
 			for n := range uint64(24) {
 				a.put(a.layout.Manifest(4+n), junk)
 			}
 			return []run{{exit: 1, says: []string{"^tampered: manifest 4 is not what the holder of the key wrote: it is no Sigstore bundle: …"}}}
 		}},
-		{"manifest of brackets", maxMemory, func(a *arena) []run {
+		{"manifest of brackets", func(a *arena) []run {
 			a.rewrite("manifest 2", func([]byte) []byte { return bytes.Repeat([]byte{'['}, chain.MaxManifest) })
 			return []run{{exit: 1, says: []string{"^tampered: manifest 2 is not what the holder of the key wrote: it is no Sigstore bundle: …"}}}
 		}},
-		{"end cut off", maxMemory, func(a *arena) []run {
+		{"end cut off", func(a *arena) []run {
 			a.keep()
 			removed("manifest 3", "segment 3")(a)
 			var runs []run
@@ -109,7 +103,7 @@ func TestCommand(t *testing.T) {
 			}
 			return append(runs, run{[]string{"--since-head", kept(a, "head")}, 1, []string{"^tampered: manifest 3, of which a head was kept, is not there, and nothing after it$"}})
 		}},
-		{"name that is more than one line", maxMemory, func(a *arena) []run {
+		{"name that is more than one line", func(a *arena) []run {
 			a.put(a.layout.Manifests()+"x\nINTACT\u202e", []byte("forged"))
 			return []run{{exit: 0, says: []string{`^  object   audit.example.com/prod/manifests/x\u000aINTACT\u202e$`}}}
 		}},
@@ -118,7 +112,7 @@ func TestCommand(t *testing.T) {
 			a := newArena(t, versitygw)
 			writer(a)
 			for _, r := range test.do(a) {
-				out := a.run(r.exit, test.memory, r.args...)
+				out := a.run(r.exit, maxMemory, r.args...)
 				for _, pattern := range r.says {
 					if !anyLine(pattern, out) {
 						t.Errorf("no line is like %q in\n%s", pattern, out)
