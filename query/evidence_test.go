@@ -220,83 +220,103 @@ func BenchmarkProve(b *testing.B) {
 	b.ReportMetric(float64(opened)/float64(i), "objects/op")
 }
 
-// manySegments makes a log of so many segments of so many records of about 700 bytes.
-func manySegments(t testing.TB, segments, entries int) (*Log, *memory, [][]byte) {
+// builder makes a log in memory.
+type builder struct {
+	testing.TB
+	*Log
+	m       *memory
+	k       *chain.SigningKey
+	head    chain.Head
+	at      time.Time // when the next manifest is sealed
+	genesis []byte
+	zstd    chain.Compressor
+}
+
+func build(t testing.TB, name string) *builder {
 	text, err := chain.GenerateKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := chain.ParseSigningKey(text)
-	if err != nil {
+	b := &builder{TB: t, m: &memory{objects: make(map[string][]version)}, at: time.Date(2026, 11, 23, 7, 25, 0, 0, time.UTC)}
+	if b.k, err = chain.ParseSigningKey(text); err != nil {
 		t.Fatal(err)
 	}
-	l := &Log{Layout: chain.Layout{Chain: "audit.example.com/many"}, Key: k.Public()}
-	m := &memory{objects: make(map[string][]version)}
-	l.Bucket = m
-	head := chain.Head{Chain: l.Layout.Chain, Key: k.Public()}
-	at := time.Date(2026, 11, 23, 7, 25, 0, 0, time.UTC)
-	commit := func(kind chain.Kind, end *chain.Head, fill func(*chain.Manifest)) []byte {
-		next, err := head.Next(kind, end, k)
-		if err != nil {
-			t.Fatal(err)
-		}
-		next.SealedAt, next.Lock = chain.Time{Time: at}, chain.Lock{Mode: "COMPLIANCE", RetainUntil: chain.Time{Time: at.AddDate(7, 0, 0)}}
-		fill(next)
-		data, payload, err := next.Sign(k)
-		if err == nil {
-			err = head.Advance(next, payload)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.put(l.Layout.Manifest(next.N), "m", data, now.AddDate(8, 0, 0))
-		return data
+	b.Log = &Log{Bucket: b.m, Layout: chain.Layout{Chain: name}, Key: b.k.Public()}
+	b.head = chain.Head{Chain: name, Key: b.Key}
+	if b.zstd, err = chain.NewCompressor(chain.LevelFastest); err != nil {
+		t.Fatal(err)
 	}
-	genesis := commit(chain.KindGenesis, &head, func(next *chain.Manifest) {
-		vkey, err := k.CheckpointKey(l.Layout.Chain)
+	b.genesis = b.commit(chain.KindGenesis, &b.head, func(next *chain.Manifest) {
+		vkey, err := b.k.CheckpointKey(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		next.Genesis = &chain.GenesisInfo{Created: next.SealedAt, ManifestKey: string(k.Public().PEM()), CheckpointKey: vkey,
+		next.Genesis = &chain.GenesisInfo{Created: next.SealedAt, ManifestKey: string(b.Key.PEM()), CheckpointKey: vkey,
 			Policy: chain.Policy{Retention: "7y", LockMode: "COMPLIANCE", HeartbeatInterval: 3600}}
 	})
-	c, err := chain.NewCompressor(chain.LevelFastest)
+	return b
+}
+
+func (b *builder) commit(kind chain.Kind, end *chain.Head, fill func(*chain.Manifest)) []byte {
+	next, err := b.head.Next(kind, end, b.k)
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
-	middle := chain.AppendMiddle(nil, at, []byte("vllm.audit"))
-	for range segments {
-		end := head
-		var object bytes.Buffer
-		w := chain.NewSegmentWriter(&object, c)
-		var sum chain.Summary
-		for range entries {
-			body := fmt.Sprintf(`"time":"2026-11-23T07:25:01.000000000Z","record":{"request_id":"req-%d","timestamp":"2026-11-23T07:25:01Z","model_id":"llama-3","model_checksum":"%s","input_hash":"%s","output_hash":"%s","user_id":"key-17","input_tokens":342,"output_tokens":156,"latency_ms":1240.5,"status":200,"source":{"id":"gpu-1/5f0c","seq":%d}}}`,
-				end.NextSeq, end.Entry, chain.Sum(end.Entry[:]), chain.Sum(end.Entry[1:]), end.NextSeq)
-			line := chain.AppendEntry(nil, end.NextSeq, end.Entry, middle, nil, false, []byte(body))
-			end.Append(chain.Sum(line))
-			e, err := chain.ParseEntry(line)
-			if err == nil {
-				sum.Add(e.Facts())
-				sum.Receive(e.Received)
-				_, err = w.Write(append(line, '\n'))
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+	next.SealedAt, next.Lock = chain.Time{Time: b.at}, chain.Lock{Mode: "COMPLIANCE", RetainUntil: chain.Time{Time: b.at.AddDate(8, 0, 0)}}
+	fill(next)
+	data, payload, err := next.Sign(b.k)
+	if err == nil {
+		err = b.head.Advance(next, payload)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.m.put(b.Layout.Manifest(next.N), "m", data, b.at.AddDate(9, 0, 0))
+	return data
+}
+
+// segment commits a segment of so many records of about 700 bytes, and returns its key.
+func (b *builder) segment(entries int) string {
+	end, middle := b.head, chain.AppendMiddle(nil, b.at, []byte("vllm.audit"))
+	var object bytes.Buffer
+	w := chain.NewSegmentWriter(&object, b.zstd)
+	var sum chain.Summary
+	for range entries {
+		body := fmt.Sprintf(`"time":"2026-11-23T07:25:01.000000000Z","record":{"request_id":"req-%d","timestamp":"2026-11-23T07:25:01Z","model_id":"llama-3","model_checksum":"%s","input_hash":"%s","output_hash":"%s","user_id":"key-17","input_tokens":342,"output_tokens":156,"latency_ms":1240.5,"status":200,"source":{"id":"gpu-1/5f0c","seq":%d}}}`,
+			end.NextSeq, end.Entry, chain.Sum(end.Entry[:]), chain.Sum(end.Entry[1:]), end.NextSeq)
+		line := chain.AppendEntry(nil, end.NextSeq, end.Entry, middle, nil, false, []byte(body))
+		end.Append(chain.Sum(line))
+		e, err := chain.ParseEntry(line)
+		if err == nil {
+			sum.Add(e.Facts())
+			sum.Receive(e.Received)
+			_, err = w.Write(append(line, '\n'))
 		}
-		s, _, err := w.Close()
 		if err != nil {
-			t.Fatal(err)
+			b.Fatal(err)
 		}
-		commit(chain.KindSegment, &end, func(next *chain.Manifest) {
-			s.Key, s.VersionID = chain.SegmentName(next.N, at), "s"
-			counts := sum.Counts()
-			next.Segment, next.Counts = &s, &counts
-			next.EventTime, next.Received = sum.EventTimes(), sum.ReceivedTimes()
-			next.Sources, next.SourcesOmitted = sum.SourceRanges()
-		})
-		m.put(l.Layout.Root()+s.Key, "s", object.Bytes(), now.AddDate(8, 0, 0))
 	}
-	return l, m, [][]byte{genesis}
+	s, _, err := w.Close()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.commit(chain.KindSegment, &end, func(next *chain.Manifest) {
+		s.Key, s.VersionID = chain.SegmentName(next.N, b.at), "s"
+		counts := sum.Counts()
+		next.Segment, next.Counts = &s, &counts
+		next.EventTime, next.Received = sum.EventTimes(), sum.ReceivedTimes()
+		next.Sources, next.SourcesOmitted = sum.SourceRanges()
+	})
+	key := b.Layout.Root() + s.Key
+	b.m.put(key, "s", object.Bytes(), b.at.AddDate(9, 0, 0))
+	return key
+}
+
+// manySegments makes a log of so many segments of so many records.
+func manySegments(t testing.TB, segments, entries int) (*Log, *memory, [][]byte) {
+	b := build(t, "audit.example.com/many")
+	for range segments {
+		b.segment(entries)
+	}
+	return b.Log, b.m, [][]byte{b.genesis}
 }

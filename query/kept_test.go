@@ -144,3 +144,34 @@ func TestFetchAhead(t *testing.T) {
 		}
 	}
 }
+
+// TestClockSetBackSince: a segment whose key comes long before the kept head's is looked at all the same.
+func TestClockSetBackSince(t *testing.T) {
+	b := build(t, "audit.example.com/back")
+	b.at = b.at.AddDate(0, 1, 0)
+	b.segment(3)
+	r, err := b.Verify(t.Context(), VerifyOptions{Now: b.at})
+	if err != nil || r.Proven == nil {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	b.at = b.at.AddDate(0, 0, -20)
+	key := b.segment(3)
+	b.m.put(key, "x", []byte("forged"), now)
+	r, err = b.Verify(t.Context(), VerifyOptions{Now: b.at.AddDate(0, 0, 20), Since: r.Proven})
+	if err != nil || r.Verdict != "tampered" || r.Findings[0].Code != OverlaidVersion || r.Findings[0].Object != key {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestManyFindings: however many there are, they are counted, and no more than some are kept.
+func TestManyFindings(t *testing.T) {
+	var f findings
+	for range maxFindings + 7 {
+		f.add(Finding{Severity: Tampered, Code: LockMissing})
+		f.add(Finding{Severity: Notice, Code: Stranger})
+	}
+	all, omitted := f.sorted()
+	if len(all) != maxFindings+maxNotices || omitted[LockMissing] != 7 || omitted[Stranger] != maxFindings+7-maxNotices || !f.bad() {
+		t.Errorf("%d are kept, left out are %v", len(all), omitted)
+	}
+}
