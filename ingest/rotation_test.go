@@ -224,20 +224,54 @@ func TestRotationGivenUp(t *testing.T) {
 	}
 }
 
+// cut has a life end when manifest n is signed and not in the bucket.
+func (r *rig) cut(n uint64) {
+	r.t.Helper()
+	plain := r.bucket
+	b := &failing{Bucket: plain, suffix: filepath.Base(chain.Layout{Chain: r.cfg.Chain}.Manifest(n))}
+	r.bucket = b
+	l := r.mustOpen()
+	b.wait(r.t.(*testing.T))
+	crash(l)
+	r.bucket = plain
+}
+
+// TestRotationCutInTheMiddle: the rotation is in the bucket, and nothing of the new key. The next start sees to that, though nothing
+// comes in.
+func TestRotationCutInTheMiddle(t *testing.T) {
+	for _, made := range []bool{true, false} { // the heartbeat, but for its way into the bucket
+		r := newRig(t)
+		n := 0
+		sealed(1)(r, &n)
+		r.rotate()
+		r.cut(3)
+		for _, path := range []string{(&Log{dir: r.dir()}).signedPath(3), (&Log{dir: r.dir()}).pendingPath(3)} {
+			if made {
+				break
+			}
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r.log.has("was rotated") {
+			t.Errorf("log %q", r.log.lines)
+		}
+		sealed(0)(r, &n)
+		if all, _ := r.follow(); kinds(all) != "gsrh" || !r.log.has("was rotated with manifest 2") {
+			t.Errorf("manifests %s, log %q", kinds(all), r.log.lines)
+		}
+		r.wantRotated(n)
+	}
+}
+
 // TestRotationSignedAndTurnedBack: once it is signed, it may be in the bucket.
 func TestRotationSignedAndTurnedBack(t *testing.T) {
 	r := newRig(t)
 	n := 0
 	sealed(1)(r, &n)
 	old := r.cfg.SigningKey
-	plain := r.bucket
-	b := &failing{Bucket: plain, suffix: "000002.sigstore.json"}
-	r.bucket = b
 	r.rotate()
-	l := r.mustOpen()
-	b.wait(t)
-	crash(l)
-	r.bucket = plain
+	r.cut(2)
 	next := r.cfg
 	r.cfg.SigningKey, r.cfg.PreviousKey = old, ""
 	if _, err := r.open(); err == nil || !strings.Contains(err.Error(), "set previous_signing_key to the file of the key before") {
@@ -346,18 +380,7 @@ func TestLostAroundARotation(t *testing.T) {
 	public := func(t *testing.T, r *rig) { r.cfg.PreviousKey = publicFile(t, r.cfg.PreviousKey) }
 	none := func(t *testing.T, r *rig) { r.cfg.PreviousKey = "" }
 	before := func(r *rig, n *int) { sealed(2)(r, n); r.rotate() }
-	within := func(r *rig, n *int) { // the rotation is the last manifest
-		before(r, n)
-		plain := r.bucket
-		b := &failing{Bucket: plain, suffix: "000003.sigstore.json"}
-		r.bucket = b
-		sealed(2)(&rig{t: r.t, cfg: withKey(r.cfg, r.cfg.PreviousKey), bucket: plain, fs: r.fs, backoff: r.backoff, log: r.log}, n)
-		b.suffix = "000004.sigstore.json"
-		l := r.mustOpen()
-		b.wait(r.t.(*testing.T))
-		crash(l)
-		r.bucket = plain
-	}
+	within := func(r *rig, n *int) { before(r, n); r.cut(3) }
 	after := func(r *rig, n *int) { before(r, n); sealed(2)(r, n) }
 	twice := func(r *rig, n *int) { after(r, n); r.rotate(); sealed(2)(r, n) }
 	for _, test := range []struct {
@@ -411,9 +434,4 @@ func TestLostAroundARotation(t *testing.T) {
 			r.wantRotated(n + 1)
 		})
 	}
-}
-
-func withKey(cfg Config, key string) Config {
-	cfg.SigningKey, cfg.PreviousKey = key, ""
-	return cfg
 }
