@@ -502,17 +502,18 @@ func TestManyFaultsAndRotations(t *testing.T) {
 			m.cfg.Heartbeat = 3 * time.Millisecond
 			m.cfg.UploadTimeout = 5 * time.Millisecond
 			m.inject(func(op storagetest.Op) (storagetest.Fault, bool) {
-				if rng.IntN(40) != 0 {
+				if rng.IntN(60) != 0 {
 					return storagetest.Fault{}, false
 				}
 				return faultKinds[rng.IntN(len(faultKinds))].strike(m, op, rng.Uint64())
 			})
-			m.starts, m.untidy = -200, true
+			m.starts, m.untidy = -1000, true // so many starts may fail
 			m.deliver(1)
 			m.finish() // the second rotation needs the first
 			m.rotate()
 			m.finish()
 			m.disk.Faults.Inject(nil)
+			m.starts = 0
 			m.finish()
 			m.checkRotated(2)
 		})
