@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 )
 
 // MaxKeptHead is how long the JSON of a head may be, in bytes.
@@ -45,6 +46,9 @@ func (h *Head) UnmarshalJSON(data []byte) error {
 	var k keptHead
 	if err := strictJSON(data, &k); err != nil {
 		return fmt.Errorf("it is no head: %w", err)
+	}
+	if k.Manifest == math.MaxUint64 {
+		return errors.New("head: no chain has so many manifests")
 	}
 	if k.Format != 1 {
 		return fmt.Errorf("it is a head of format %d; this program knows format 1", k.Format)

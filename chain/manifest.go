@@ -292,7 +292,7 @@ func (s *Segment) check(entries uint64) error {
 	var size, raw int64
 	var n uint64
 	for i, f := range s.Frames {
-		if f.Size <= 0 || f.RawSize <= 0 || f.RawSize > maxFrame || f.Size > maxFrame || f.Entries == 0 {
+		if f.Size <= 0 || f.RawSize <= 0 || f.RawSize > maxFrame || f.Size > maxFrame || f.Entries == 0 || f.Entries > uint64(f.RawSize) {
 			return fmt.Errorf("its frame %d has impossible sizes", i)
 		}
 		size += f.Size

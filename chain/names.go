@@ -76,3 +76,16 @@ func (l Layout) ParseManifestKey(key string) (uint64, bool) {
 	n, err := strconv.ParseUint(digits, 10, 64)
 	return n, err == nil && l.Manifest(n) == key
 }
+
+var segmentName = regexp.MustCompile(`^date=\d{4}-\d\d-\d\d/(\d{12,20})(-[0-9a-f]{16})?\.ndjson\.zst$`)
+
+// ParseSegmentKey returns the number of the manifest whose segment lies at key, and whether the key is one of a segment.
+func (l Layout) ParseSegmentKey(key string) (uint64, bool) {
+	rest, ok := strings.CutPrefix(key, l.Segments())
+	match := segmentName.FindStringSubmatch(rest)
+	if !ok || match == nil {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(match[1], 10, 64)
+	return n, err == nil
+}

@@ -86,7 +86,7 @@ func (l *Log) addSegment(ctx context.Context, m *chain.Manifest, tree *chain.Sub
 		return info, err
 	}
 	defer r.Close()
-	entries := make([]chain.Hash, 0, m.NextSeq-m.FirstSeq)
+	entries := make([]chain.Hash, 0, min(m.NextSeq-m.FirstSeq, 1<<16))
 	err = chain.VerifySegment(m, r, func(e *chain.Entry, line []byte) error {
 		if e.Seq > m.FirstSeq {
 			entries = append(entries, e.Prev)

@@ -90,6 +90,15 @@ func TestReadEvidenceRefuses(t *testing.T) {
 	}
 }
 
+func keyOf(t *testing.T, p *Prover, checkpoint string) string {
+	t.Helper()
+	vkey, ok := p.CheckpointKey(checkpoint)
+	if !ok {
+		t.Fatal("no key verifies the checkpoint")
+	}
+	return vkey
+}
+
 func TestProver(t *testing.T) {
 	l, m := load(t, "rotated")
 	p, err := l.NewProver(t.Context())
@@ -114,7 +123,7 @@ func TestProver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := proof.Verify(entry, p.CheckpointKey); err != nil {
+		if _, err := proof.Verify(entry, keyOf(t, p, p.Checkpoint())); err != nil {
 			t.Errorf("entry %d: %v", seq, err)
 		}
 		if place, ok := p.Place(seq); !ok || place.Manifest != []uint64{1, 1, 1, 4, 4, 4, 4, 4, 6, 6, 6}[seq] {
@@ -143,14 +152,14 @@ func TestProver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := proof.Verify(c, p.CheckpointKey); err != nil {
+	if _, err := proof.Verify(c, keyOf(t, p, p.Checkpoint())); err != nil {
 		t.Error(err)
 	}
 	for name, head := range map[string]chain.Checkpoint{
 		"another root": {Origin: c.Origin, Size: c.Size}, "another chain": {Origin: "x", Size: c.Size, Root: c.Root}, "another size": {Origin: c.Origin, Size: 7, Root: c.Root},
 		"a later one": {Origin: c.Origin, Size: 12, Root: c.Root},
 	} {
-		if _, err := p.Consistency(t.Context(), head, p.Checkpoint()); !errors.Is(err, ErrHeadNotFound) {
+		if _, err := p.Consistency(t.Context(), head, p.Checkpoint()); !errors.Is(err, ErrNotProven) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

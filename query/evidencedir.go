@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,8 +61,12 @@ func WriteEvidence(dir string, e *chain.Evidence) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if there, err := os.ReadDir(dir); err != nil || len(there) > 0 {
-		return errors.Join(err, fmt.Errorf("%s is not empty", dir))
+	there, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if len(there) > 0 {
+		return fmt.Errorf("%s is not empty", dir)
 	}
 	for name, data := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
@@ -95,7 +100,11 @@ const maxEvidenceFiles = 10_000
 func ReadEvidence(dir string) (*chain.Evidence, error) {
 	var total int64
 	read := func(name string) (data []byte, err error) {
-		f, err := os.Open(filepath.Join(dir, name))
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() { // a pipe would be waited for
+			return nil, cmp.Or(err, fmt.Errorf("%s is no file", name))
+		}
+		f, err := os.Open(path)
 		if err != nil {
 			return nil, err
 		}
@@ -130,8 +139,11 @@ func ReadEvidence(dir string) (*chain.Evidence, error) {
 	}
 	keys := [][]byte{genesis}
 	names, err := fs.Glob(os.DirFS(dir), rotationPrefix+"*.sigstore.json") // in their order: numbers have leading zeros
-	if err != nil || len(names) > maxEvidenceFiles {
-		return nil, errors.Join(err, fmt.Errorf("%d rotations in %s", len(names), dir))
+	if err != nil {
+		return nil, err
+	}
+	if len(names) > maxEvidenceFiles {
+		return nil, fmt.Errorf("%d rotations in %s", len(names), dir)
 	}
 	for _, name := range names {
 		data, err := read(name)

@@ -28,6 +28,7 @@ type Match struct {
 	VersionID string          `json:"version_id"` // of the segment
 	Locked    string          `json:"locked"`     // what the store says of the segment's lock
 	SealedAt  time.Time       `json:"sealed_at"`
+	SignedBy  chain.Hash      `json:"key_fingerprint"` // of the key that the manifest is signed with
 	// Redelivered: the writer had taken a record of the same source and number before.
 	Redelivered bool            `json:"redelivered,omitempty"`
 	TreeSize    uint64          `json:"tree_size"` // of the manifest's checkpoint
@@ -53,7 +54,7 @@ func (l *Log) Find(ctx context.Context, id string, progress Progress) (*FindResu
 		result      = &FindResult{Matches: []Match{}, Problems: []string{}}
 		keys        = l.follow()
 		manifests   int
-		todo        []*chain.Manifest
+		todo        []search
 		done, total int64
 	)
 	problem := func(format string, args ...any) {
@@ -66,13 +67,16 @@ func (l *Log) Find(ctx context.Context, id string, progress Progress) (*FindResu
 			return nil, err
 		}
 		manifests++
+		if err := keys.missing(m); err != nil {
+			problem("%v", err)
+		}
 		parsed, err := keys.open(m)
 		if err != nil {
 			problem("%v", err)
 			continue
 		}
 		if parsed.Segment != nil {
-			todo = append(todo, parsed)
+			todo = append(todo, search{parsed, keys.key.Fingerprint()})
 			total += parsed.Segment.Size
 		}
 	}
@@ -81,11 +85,12 @@ func (l *Log) Find(ctx context.Context, id string, progress Progress) (*FindResu
 	}
 	result.Keys = keys.keys
 	want := chain.AppendString(nil, []byte(id))
-	forEach(todo, 2*runtime.GOMAXPROCS(0), func(m *chain.Manifest) {
+	forEach(todo, 2*runtime.GOMAXPROCS(0), func(s search) {
+		m := s.m
 		if ctx.Err() != nil {
 			return
 		}
-		matches, err := l.findIn(ctx, m, want)
+		matches, err := l.findIn(ctx, s, want)
 		if err != nil {
 			problem("segment of entries %d to %d: %v", m.FirstSeq, m.NextSeq-1, err)
 		}
@@ -104,8 +109,15 @@ func (l *Log) Find(ctx context.Context, id string, progress Progress) (*FindResu
 	return result, ctx.Err()
 }
 
+// search is a segment to be searched.
+type search struct {
+	m   *chain.Manifest
+	key chain.Hash // fingerprint of the key that signed m
+}
+
 // findIn searches one segment. It returns nothing from a segment that does not verify.
-func (l *Log) findIn(ctx context.Context, m *chain.Manifest, want []byte) ([]Match, error) {
+func (l *Log) findIn(ctx context.Context, s search, want []byte) ([]Match, error) {
+	m := s.m
 	key := l.Layout.Root() + m.Segment.Key
 	r, info, err := l.open(ctx, key, m.Segment.VersionID)
 	if err != nil {
@@ -132,7 +144,7 @@ func (l *Log) findIn(ctx context.Context, m *chain.Manifest, want []byte) ([]Mat
 		matches = append(matches, Match{
 			Seq: e.Seq, EntryHash: chain.Sum(line), Prev: e.Prev, Received: e.Received, Time: e.Time, Tag: bytes.Clone(e.Tag),
 			Manifest: m.N, Segment: key, VersionID: m.Segment.VersionID, Locked: locked,
-			SealedAt: m.SealedAt.Time, TreeSize: m.NextSeq, Root: tree.Root(), Line: bytes.Clone(line), Redelivered: e.Redelivered,
+			SealedAt: m.SealedAt.Time, SignedBy: s.key, TreeSize: m.NextSeq, Root: tree.Root(), Line: bytes.Clone(line), Redelivered: e.Redelivered,
 		})
 		return nil
 	})
@@ -164,6 +176,9 @@ func (l *Log) Walk(ctx context.Context, visit func(e *chain.Entry, line []byte) 
 	keys := l.follow()
 	for m, err := range l.manifests(ctx, 0, nil) {
 		if err != nil {
+			return err
+		}
+		if err := keys.missing(m); err != nil {
 			return err
 		}
 		parsed, err := keys.open(m)

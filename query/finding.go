@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+
+	"github.com/auditchain/auditchain/chain"
 )
 
 // Severity says what a finding means for the verdict.
@@ -30,6 +32,14 @@ type Finding struct {
 	LastSeq  *uint64  `json:"last_seq,omitempty"`
 	Text     string   `json:"text"`    // what was found
 	Meaning  string   `json:"meaning"` // what it may mean
+}
+
+// entriesOf names the entries of a manifest's segment, if it has one.
+func (f *Finding) entriesOf(m *chain.Manifest) {
+	if m != nil && m.Segment != nil {
+		first, last := m.FirstSeq, m.NextSeq-1
+		f.FirstSeq, f.LastSeq = &first, &last
+	}
 }
 
 // Code is a kind of finding.
@@ -69,7 +79,7 @@ const (
 // meanings says of each kind what it may mean, in plain words.
 var meanings = map[Code]string{
 	OtherKey:          "This is the key of another log, or somebody else wrote all of this.",
-	ManifestMissing:   "Somebody who could delete took it away, or the store lost it. What it said is not proven any more; a segment that it committed cannot be told from a forgery.",
+	ManifestMissing:   "Somebody who could delete took it away, the store lost it, or what comes after it was made up. What it said is not proven any more; a segment that it committed cannot be told from a forgery.",
 	ManifestForged:    "Somebody without the chain's key changed or wrote it, or it is damaged. Nothing that it says counts.",
 	ManifestMisplaced: "A genuine manifest was put where another belongs.",
 	ChainBroken:       "It is signed with the chain's key, but does not continue the chain: manifests were taken out, put in or exchanged, or whoever has the key wrote two histories.",

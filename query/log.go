@@ -36,7 +36,12 @@ const (
 type stored struct {
 	key      string
 	versions []storage.Info
+	more     int // how many further ones there are
 }
+
+// maxVersions is how many versions of one key are held: whoever may write can lay any number of them over an object. The one that
+// counts is among the first.
+const maxVersions = 1000
 
 // list gives what is stored below prefix at keys after startAfter, ascending by key.
 func (l *Log) list(ctx context.Context, prefix, startAfter string) iter.Seq2[stored, error] {
@@ -53,7 +58,11 @@ func (l *Log) list(ctx context.Context, prefix, startAfter string) iter.Seq2[sto
 				}
 				s = stored{key: info.Key}
 			}
-			s.versions = append(s.versions, info)
+			if len(s.versions) < maxVersions {
+				s.versions = append(s.versions, info)
+			} else {
+				s.more++
+			}
 		}
 		if s.key != "" {
 			yield(s, nil)
@@ -173,7 +182,7 @@ func (l *Log) manifest(ctx context.Context, n uint64) (*manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", l.Bucket, err)
 	}
-	m := l.fetch(ctx, n, stored{l.Layout.Manifest(n), versions})
+	m := l.fetch(ctx, n, stored{key: l.Layout.Manifest(n), versions: versions})
 	if m.err != nil {
 		return nil, fmt.Errorf("manifest %d: %w", n, m.err)
 	}
@@ -248,7 +257,17 @@ type follower struct {
 	log   *Log
 	key   chain.PublicKey
 	since uint64
+	next  uint64   // number of the manifest that comes next
 	keys  [][]byte // the stored genesis and rotations
+}
+
+// missing returns an error if there are manifests missing before m.
+func (f *follower) missing(m *manifest) error {
+	next := f.next
+	if f.next = m.n + 1; m.n == next {
+		return nil
+	}
+	return errors.New(notThere(next, m.n-1))
 }
 
 // open returns what manifest m says, if it is signed with the key that holds at its place, and of this chain and place.

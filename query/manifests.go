@@ -1,20 +1,17 @@
 package query
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"path"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/auditchain/auditchain/chain"
 	"github.com/auditchain/auditchain/storage"
 )
 
-// walk checks the manifests from the first to the last, and has the segments of those whose signature is good read.
+// walk checks the manifests from the first to the last, and has the segments of those whose signature is good read. It returns an
+// error only if there is nothing to report.
 func (v *verification) walk(ctx context.Context, pool *segmentPool, segments *objects) error {
 	first := uint64(0)
 	if v.Since != nil {
@@ -26,7 +23,12 @@ func (v *verification) walk(ctx context.Context, pool *segmentPool, segments *ob
 	}
 	for m, err := range v.manifests(ctx, first, stranger) {
 		if err != nil {
-			return err
+			if v.all == 0 {
+				return err
+			}
+			v.lost()
+			v.found.add(Finding{Severity: Unchecked, Code: Unreadable, Manifest: next, Text: fmt.Sprintf("what comes after manifest %d cannot be listed: %v", next-1, err)})
+			break
 		}
 		if v.all++; v.all == 1 {
 			v.first = m.data
@@ -45,69 +47,105 @@ func (v *verification) walk(ctx context.Context, pool *segmentPool, segments *ob
 		}
 		v.good++
 		v.checkTimes(m, parsed)
-		v.report.LastSealed = parsed.SealedAt.Time
+		v.report.LastSealed, v.last = parsed.SealedAt.Time, m.n
 		mark := v.frontier.add(&v.head)
-		if !v.known {
-			v.frontier.close()
-		}
 		if parsed.Segment == nil {
 			v.frontier.reach(mark, true)
 			continue
 		}
-		key := v.Layout.Root() + parsed.Segment.Key
-		s, ok := segments.take(key)
-		if key <= v.listedFrom { // the clock was set back far
-			versions, err := v.Bucket.Versions(ctx, key)
-			s, ok = stored{key, versions}, err == nil
-		}
-		if ok && v.Bucket.Locks() {
-			what := fmt.Sprintf("the segment of entries %d to %d", parsed.FirstSeq, parsed.NextSeq-1)
-			v.overlaid(ctx, s, parsed.Segment.VersionID, segmentFinding(key, parsed), what, parsed.Lock.RetainUntil.Time)
-		}
+		v.lookOver(ctx, segments, parsed)
 		v.submit(ctx, pool, parsed, mark)
 	}
-	if ctx.Err() != nil || v.all == 0 && v.Since == nil {
+	switch {
+	case ctx.Err() != nil:
 		return nil
+	case v.all == 0 && v.Since == nil:
+		return fmt.Errorf("%w: %q in %s", ErrNoChain, v.Layout.Chain, v.Bucket)
 	}
 	if v.Since != nil && next == first {
 		v.rolledBack(first)
-		v.all++ // there is a chain, as far as anybody can tell
 	}
-	if v.good == 0 && v.other == v.all {
+	if v.good == 0 && v.other == v.all && v.all > 0 {
 		v.otherKey()
 	}
 	if v.head.NextN > 0 && v.head.CheckpointKey == "" {
-		v.report.NotChecked = append(v.report.NotChecked, "signatures of the checkpoints: the genesis, which names their key, is not there")
+		v.notChecked("signatures of the checkpoints: the genesis, which names their key, is not there, or not genuine")
+	}
+	if v.policy == nil {
+		v.notChecked("what the chain promised when it began, and whether the writer was ever silent: the genesis is not there, or not genuine")
 	}
 	if v.known && v.head.NextN > 0 {
 		entry, root := v.head.Entry, v.head.Tree.Root()
 		v.report.Head, v.report.Root, v.report.TreeSize, v.report.Checkpoint = &entry, &root, v.head.NextSeq, v.head.Checkpoint
 	}
 	v.checkSilence()
-	v.checkExpected()
 	return nil
 }
 
-// gap reports manifests that are not there, before m.
-func (v *verification) gap(next uint64, m *manifest) {
+// lost says that nobody knows where the chain stands: from here on it is proven with a gap, if at all.
+func (v *verification) lost() {
 	v.known = false
 	v.frontier.close()
-	f := Finding{Severity: Tampered, Code: ManifestMissing, Manifest: next, Object: v.Layout.Manifest(next)}
-	if m.n == next+1 {
-		f.Text = fmt.Sprintf("manifest %d is not there", next)
-	} else {
-		f.Text = fmt.Sprintf("manifests %d to %d are not there", next, m.n-1)
+}
+
+// lookOver looks at what is stored beside the version of a segment that its manifest names.
+func (v *verification) lookOver(ctx context.Context, segments *objects, m *chain.Manifest) {
+	key := v.Layout.Root() + m.Segment.Key
+	s, listed := segments.take(key)
+	if segments.err != nil {
+		v.unlisted(segments)
 	}
+	if key <= v.listedFrom || !listed && segments.dropped { // the clock was set back far
+		versions, err := v.Bucket.Versions(ctx, key)
+		if err != nil && ctx.Err() == nil {
+			f := segmentFinding(key, m)
+			f.Severity, f.Code, f.Text = Unchecked, Unreadable, fmt.Sprintf("what lies over the segment of entries %d to %d cannot be listed: %v", m.FirstSeq, m.NextSeq-1, err)
+			v.found.add(f)
+			v.frontier.close()
+		}
+		s, listed = stored{key: key, versions: versions}, err == nil
+	}
+	if listed && v.Bucket.Locks() {
+		what := fmt.Sprintf("the segment of entries %d to %d", m.FirstSeq, m.NextSeq-1)
+		v.overlaid(ctx, s, m.Segment.VersionID, segmentFinding(key, m), what, m.Lock.RetainUntil.Time)
+	}
+}
+
+// unlisted reports, once, that the listing of segments came to an end too early.
+func (v *verification) unlisted(segments *objects) {
+	v.found.add(Finding{Severity: Unchecked, Code: Unreadable, Object: v.Layout.Segments(), Manifest: v.last,
+		Text: fmt.Sprintf("the segments cannot be listed to their end, so that what lies over them is not known: %v", segments.err)})
+	v.frontier.close()
+	segments.err = nil
+}
+
+// gap reports manifests that are not there, before m. What is no manifest of this chain, not even by its own word, shows no gap: whoever
+// may write can put it anywhere.
+func (v *verification) gap(next uint64, m *manifest) {
+	v.lost()
+	claims, err := chain.PeekManifest(m.data)
+	if m.err == nil && (err != nil || claims.N != m.n || claims.Chain != v.Layout.Chain) {
+		return
+	}
+	f := Finding{Severity: Tampered, Code: ManifestMissing, Manifest: next, Object: v.Layout.Manifest(next), Text: notThere(next, m.n-1)}
 	if next == 0 {
 		f.Text += ": the chain cannot be followed from its beginning"
 		// No manifest's lock ends before that of the manifest before it.
-		if parsed, _, err := chain.OpenManifest(m.data, v.Key); err == nil && parsed.N == m.n && parsed.Chain == v.Layout.Chain && parsed.Lock.RetainUntil.Before(v.Now) {
+		if parsed, _, err := chain.OpenManifest(m.data, v.Key); err == nil && parsed.Lock.RetainUntil.Before(v.Now) {
 			f.Severity, f.Code = Notice, Expired
 			f.Text += fmt.Sprintf("; their retention ended on %s or before", parsed.Lock.RetainUntil.Format(time.RFC3339))
-			v.report.NotChecked = append(v.report.NotChecked, fmt.Sprintf("what lies before manifest %d", m.n))
+			v.notChecked(fmt.Sprintf("what lies before manifest %d", m.n))
 		}
 	}
 	v.found.add(f)
+}
+
+// notThere says which manifests are missing.
+func notThere(first, last uint64) string {
+	if first == last {
+		return fmt.Sprintf("manifest %d is not there", first)
+	}
+	return fmt.Sprintf("manifests %d to %d are not there", first, last)
 }
 
 // anchor compares the manifest that a kept head is of with the one that is there.
@@ -118,28 +156,25 @@ func (v *verification) anchor(ctx context.Context, m *manifest) {
 	case m.err != nil:
 		v.unreadable(m)
 	case err != nil || payload != v.Since.PreviousManifest:
-		v.known = false
-		v.frontier.close()
+		v.lost()
 		v.found.add(Finding{Severity: Tampered, Code: HeadNotFound, Object: m.stored.key, Version: m.info.Version, Manifest: m.n,
 			Text: fmt.Sprintf("manifest %d is not the one that the kept head is of", m.n)})
 	default:
 		v.good++
-		v.report.LastSealed = v.Since.SealedAt
+		v.report.LastSealed, v.last = v.Since.SealedAt, m.n
 		v.meet(&v.head, m.n)
 	}
 }
 
 func (v *verification) rolledBack(n uint64) {
-	v.known = false
-	v.frontier.close()
+	v.lost()
 	v.found.add(Finding{Severity: Tampered, Code: RolledBack, Object: v.Layout.Manifest(n), Manifest: n,
 		Text: fmt.Sprintf("manifest %d, of which a head was kept, is not there, and nothing after it", n)})
 }
 
 // unreadable reports a manifest that could not be read.
 func (v *verification) unreadable(m *manifest) {
-	v.known = false
-	v.frontier.close()
+	v.lost()
 	f := Finding{Severity: Unchecked, Code: Unreadable, Object: m.stored.key, Version: m.info.Version, Manifest: m.n,
 		Text: fmt.Sprintf("manifest %d cannot be read: %v", m.n, m.err)}
 	switch {
@@ -165,25 +200,20 @@ func (v *verification) check(ctx context.Context, m *manifest) *chain.Manifest {
 	parsed, payload, err := chain.OpenManifest(m.data, key)
 	v.overlaidManifest(ctx, m, parsed)
 	if err != nil {
-		f.Code, f.Text = ManifestForged, fmt.Sprintf("manifest %d is not what the holder of the key wrote: %v", m.n, err)
+		f.Code, f.Text = ManifestForged, forgedText(m.n, err)
 		if errors.Is(err, chain.ErrSignature) {
 			v.other++
 			f.Text += v.whoseKey(m.data)
 		}
 		v.found.add(f)
-		v.known = false
-		v.frontier.close()
+		v.lost()
 		return nil
 	}
-	if parsed.Segment != nil {
-		first, last := parsed.FirstSeq, parsed.NextSeq-1
-		f.FirstSeq, f.LastSeq = &first, &last
-	}
+	f.entriesOf(parsed)
 	if parsed.N != m.n || parsed.Chain != v.Layout.Chain {
 		f.Code, f.Text = ManifestMisplaced, fmt.Sprintf("in the place of manifest %d lies number %d of chain %q", m.n, parsed.N, parsed.Chain)
 		v.found.add(f)
-		v.known = false
-		v.frontier.close()
+		v.lost()
 		return nil
 	}
 	v.report.Manifests++
@@ -193,12 +223,12 @@ func (v *verification) check(ctx context.Context, m *manifest) *chain.Manifest {
 			v.advanced(m, parsed, key)
 			return parsed
 		}
+		v.frontier.close()
 		f.Code, f.Text = ChainBroken, err.Error()
 		if errors.Is(err, chain.ErrOtherKey) {
 			f.Code = OtherKey
 		}
 		v.found.add(f)
-		v.frontier.close()
 	}
 	// Pick the thread up again after what is missing, so that the rest is checked at least against itself.
 	before := v.head
@@ -212,8 +242,13 @@ func (v *verification) check(ctx context.Context, m *manifest) *chain.Manifest {
 		v.head.CheckpointKey = before.CheckpointKey
 	}
 	v.known = true
+	v.gaps = parsed.NextSeq // a head of fewer entries may have been where the gap is
 	v.advanced(m, parsed, key)
 	return parsed
+}
+
+func forgedText(n uint64, err error) string {
+	return fmt.Sprintf("manifest %d is not what the holder of the key wrote: %v", n, err)
 }
 
 // advanced takes in what a manifest that counts says besides where the chain stands.
@@ -250,87 +285,4 @@ func (v *verification) otherKey() {
 		}
 	}
 	v.found.replace(ManifestForged, Finding{Severity: Tampered, Code: OtherKey, Object: v.Layout.Manifest(0), Text: text})
-}
-
-// overlaidManifest reports what lies over the version of a manifest that counts. Another manifest there that is signed with the
-// chain's key is a second history.
-func (v *verification) overlaidManifest(ctx context.Context, m *manifest, parsed *chain.Manifest) {
-	f := Finding{Object: m.stored.key, Manifest: m.n}
-	if parsed != nil && parsed.Segment != nil {
-		first, last := parsed.FirstSeq, parsed.NextSeq-1
-		f.FirstSeq, f.LastSeq = &first, &last
-	}
-	v.overlaid(ctx, m.stored, m.info.Version, f, fmt.Sprintf("manifest %d", m.n), time.Time{})
-}
-
-// maxOverlaid is how many versions of one manifest are looked into.
-const maxOverlaid = 4
-
-// overlaid reports what lies over the version of an object that counts. f and what say which object it is. After until, if that is
-// not zero, it may be deleted, which leaves a delete marker.
-func (v *verification) overlaid(ctx context.Context, s stored, counts storage.Version, f Finding, what string, until time.Time) {
-	read := 0
-	for _, version := range s.versions {
-		if !version.DeleteMarker && version.Version == counts {
-			continue
-		}
-		f.Severity, f.Version = Tampered, version.Version
-		when := version.LastModified.UTC().Format(time.RFC3339)
-		if version.DeleteMarker {
-			f.Code, f.Text = DeleteMarker, fmt.Sprintf("a delete marker was laid over %s on %s", what, when)
-			if !until.IsZero() && version.LastModified.After(until) && until.Before(v.Now) {
-				f.Severity, f.Code, f.Text = Notice, Expired, fmt.Sprintf("%s was deleted on %s; its retention ended on %s", what, when, until.Format(time.RFC3339))
-			}
-			v.found.add(f)
-			continue
-		}
-		f.Code, f.Text = OverlaidVersion, fmt.Sprintf("another version of %d bytes was laid over %s on %s", version.Size, what, when)
-		if _, isManifest := v.Layout.ParseManifestKey(s.key); isManifest && read < maxOverlaid {
-			read++
-			if data, _, err := v.read(ctx, s.key, version.Version, chain.MaxManifest); err == nil {
-				if m, _, err := chain.OpenManifest(data, v.head.Key); err == nil && m.Chain == v.Layout.Chain && m.N == f.Manifest {
-					switch v.compareManifest(ctx, s.key, counts, data) {
-					case anotherManifest:
-						f.Code, f.Text = Forked, fmt.Sprintf("another manifest %d, signed with the chain's key, was laid over it on %s", m.N, when)
-					case noManifest:
-						f.Text += "; that one is signed with the chain's key"
-					}
-				}
-			}
-		}
-		v.found.add(f)
-	}
-}
-
-// What the version of a manifest that counts is, beside another version of it that is signed with the chain's key.
-const (
-	sameManifest    = iota // or it cannot be told
-	anotherManifest        // signed with the chain's key, too
-	noManifest             // not signed with it
-)
-
-// compareManifest compares the version that counts with data.
-func (v *verification) compareManifest(ctx context.Context, key, version string, data []byte) int {
-	ours, _, err := v.read(ctx, key, version, chain.MaxManifest)
-	if errors.Is(err, errTooLong) {
-		return noManifest
-	}
-	if err != nil || bytes.Equal(ours, data) {
-		return sameManifest
-	}
-	_, a, err := chain.OpenManifest(ours, v.head.Key)
-	if err != nil {
-		return noManifest
-	}
-	if b, err := chain.BundlePayloadHash(data); err != nil || a == b {
-		return sameManifest
-	}
-	return anotherManifest
-}
-
-// beforeSince reports whether a segment's key is of a manifest before the kept head.
-func (v *verification) beforeSince(key string) bool {
-	digits, _, _ := strings.Cut(strings.TrimSuffix(path.Base(key), ".ndjson.zst"), "-")
-	n, err := strconv.ParseUint(digits, 10, 64)
-	return err == nil && n < v.Since.NextN
 }

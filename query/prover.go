@@ -16,8 +16,9 @@ type Prover struct {
 	runs []run
 	last *chain.Manifest
 
-	Keys          [][]byte // the stored genesis and rotations
-	CheckpointKey string   // that verifies the last manifest's checkpoint
+	Keys [][]byte // the stored genesis and rotations
+
+	checkpointKeys []string // in their order
 }
 
 // run is the entries of a manifest.
@@ -37,6 +38,7 @@ func (l *Log) NewProver(ctx context.Context) (*Prover, error) {
 		if err != nil {
 			return nil, err
 		}
+		before := head.CheckpointKey
 		m, err := head.Follow(stored.data)
 		if err != nil {
 			return nil, fmt.Errorf("manifest %d: %w", stored.n, err)
@@ -50,8 +52,8 @@ func (l *Log) NewProver(ctx context.Context) (*Prover, error) {
 		if m.Genesis != nil || m.Rotation != nil {
 			p.Keys = append(p.Keys, stored.data)
 		}
-		if p.last = m; m.Rotation == nil {
-			p.CheckpointKey = head.CheckpointKey
+		if p.last = m; head.CheckpointKey != before {
+			p.checkpointKeys = append(p.checkpointKeys, head.CheckpointKey)
 		}
 	}
 	if err := ctx.Err(); err != nil {
@@ -66,6 +68,16 @@ func (l *Log) NewProver(ctx context.Context) (*Prover, error) {
 
 // Checkpoint returns the log's last checkpoint.
 func (p *Prover) Checkpoint() string { return p.last.Checkpoint }
+
+// CheckpointKey returns the verifier key of the chain that verifies the signed checkpoint; false if none does.
+func (p *Prover) CheckpointKey(checkpoint string) (string, bool) {
+	for _, vkey := range p.checkpointKeys {
+		if _, err := chain.OpenCheckpoint(checkpoint, vkey); err == nil {
+			return vkey, true
+		}
+	}
+	return "", false
+}
 
 // Place returns where the entry of the given number is; false if the log has none.
 func (p *Prover) Place(seq uint64) (Place, bool) {
@@ -93,6 +105,9 @@ func (p *Prover) Inclusion(ctx context.Context, seq uint64, checkpoint string) (
 	if err != nil {
 		return chain.InclusionProof{}, err
 	}
+	if seq >= c.Size {
+		return chain.InclusionProof{}, notProven(fmt.Sprintf("entry %d in a head of %d entries", seq, c.Size))
+	}
 	hashes, err := p.prove(ctx, func() ([]chain.Hash, error) { return p.tree.Inclusion(seq, c.Size) })
 	return chain.InclusionProof{Index: seq, Hashes: hashes, Checkpoint: checkpoint}, err
 }
@@ -106,12 +121,21 @@ func (p *Prover) Consistency(ctx context.Context, earlier chain.Checkpoint, late
 	if err != nil {
 		return chain.ConsistencyProof{}, err
 	}
+	if earlier.Size > c.Size {
+		return chain.ConsistencyProof{}, notProven(fmt.Sprintf("the earlier head has %d entries, the later one %d", earlier.Size, c.Size))
+	}
 	hashes, err := p.prove(ctx, func() ([]chain.Hash, error) { return p.tree.Consistency(earlier.Size, c.Size) })
 	return chain.ConsistencyProof{Old: earlier.Size, Hashes: hashes, Checkpoint: later}, err
 }
 
-// ErrHeadNotFound says that the log does not contain a head.
-var ErrHeadNotFound = errors.New("the log does not contain this head")
+// ErrNotProven says that what was to be proven is not so: the log does not contain the head, or the head not the entry.
+var ErrNotProven = errors.New("not proven")
+
+// notProven is an ErrNotProven that says why.
+type notProven string
+
+func (e notProven) Error() string        { return string(e) }
+func (e notProven) Is(target error) bool { return target == ErrNotProven }
 
 // at takes in the tree of a checkpoint, which must be one of the log's.
 func (p *Prover) at(ctx context.Context, checkpoint string) (chain.Checkpoint, error) {
@@ -119,12 +143,15 @@ func (p *Prover) at(ctx context.Context, checkpoint string) (chain.Checkpoint, e
 	if err != nil {
 		return c, err
 	}
+	if _, ok := p.CheckpointKey(checkpoint); !ok {
+		return c, notProven("the head is not signed with a key of the log")
+	}
 	return p.boundary(ctx, c)
 }
 
 func (p *Prover) boundary(ctx context.Context, c chain.Checkpoint) (chain.Checkpoint, error) {
 	if c.Origin != p.log.Layout.Chain {
-		return c, fmt.Errorf("%w: it is of %q", ErrHeadNotFound, c.Origin)
+		return c, notProven(fmt.Sprintf("the head is of %q", c.Origin))
 	}
 	m := p.last
 	if c.Size != m.NextSeq {
@@ -133,7 +160,7 @@ func (p *Prover) boundary(ctx context.Context, c chain.Checkpoint) (chain.Checkp
 		}
 		r, ok := p.runOf(c.Size - 1)
 		if !ok || r.next != c.Size {
-			return c, fmt.Errorf("%w: no manifest ends with %d entries", ErrHeadNotFound, c.Size)
+			return c, notProven(fmt.Sprintf("the log does not contain this head: no manifest ends with %d entries", c.Size))
 		}
 		var err error
 		if m, err = p.manifest(ctx, r); err != nil {
@@ -145,7 +172,7 @@ func (p *Prover) boundary(ctx context.Context, c chain.Checkpoint) (chain.Checkp
 		return c, err
 	}
 	if tree.Root() != c.Root {
-		return c, fmt.Errorf("%w: with %d entries its root is %s, not %s", ErrHeadNotFound, c.Size, tree.Root(), c.Root)
+		return c, notProven(fmt.Sprintf("the log does not contain this head: with %d entries its root is %s, not %s", c.Size, tree.Root(), c.Root))
 	}
 	p.tree.AddManifest(m)
 	return c, nil

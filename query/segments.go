@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -31,7 +29,8 @@ func (v *verification) startPool(ctx context.Context) *segmentPool {
 	for range 2 * runtime.GOMAXPROCS(0) {
 		p.wg.Go(func() {
 			for task := range p.todo {
-				v.frontier.reach(task.mark, v.checkSegment(ctx, task.m))
+				proven := v.checkSegment(ctx, task.m)
+				v.frontier.reach(task.mark, proven)
 			}
 		})
 	}
@@ -44,8 +43,14 @@ func (p *segmentPool) end() {
 	p.wg.Wait()
 }
 
-// checkSegment reads one segment whole, and reports whether all of it is proven.
-func (v *verification) checkSegment(ctx context.Context, m *chain.Manifest) bool {
+// checkSegment reads one segment whole, and reports whether all of it is proven, or gone as it may be.
+func (v *verification) checkSegment(ctx context.Context, m *chain.Manifest) (proven bool) {
+	read := false
+	defer func() {
+		if !read {
+			v.unread.Add(1)
+		}
+	}()
 	key := v.Layout.Root() + m.Segment.Key
 	f := segmentFinding(key, m)
 	first, last := m.FirstSeq, m.NextSeq-1
@@ -73,6 +78,9 @@ func (v *verification) checkSegment(ctx context.Context, m *chain.Manifest) bool
 	counted := &countingReader{r: r, add: v.count}
 	events := make(map[string]uint64)
 	err = chain.VerifySegment(m, counted, func(e *chain.Entry, line []byte) error {
+		if v.hashes {
+			v.meetEntry(e.Prev, e.Seq-1)
+		}
 		if e.Event != "" {
 			events[e.Event]++
 			if e.Event == chain.EventJournalLost {
@@ -96,6 +104,7 @@ func (v *verification) checkSegment(ctx context.Context, m *chain.Manifest) bool
 		v.found.add(f)
 		return false
 	}
+	read = true
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.report.Segments++
@@ -114,8 +123,9 @@ func (v *verification) checkSegment(ctx context.Context, m *chain.Manifest) bool
 }
 
 func segmentFinding(key string, m *chain.Manifest) Finding {
-	first, last := m.FirstSeq, m.NextSeq-1
-	return Finding{Object: key, Version: m.Segment.VersionID, Manifest: m.N, FirstSeq: &first, LastSeq: &last}
+	f := Finding{Object: key, Version: m.Segment.VersionID, Manifest: m.N}
+	f.entriesOf(m)
+	return f
 }
 
 func (v *verification) count(n int) {
@@ -142,106 +152,4 @@ func (c *countingReader) Read(p []byte) (int, error) {
 		c.err = err
 	}
 	return n, err
-}
-
-// objects goes through the listing of the segments beside the walk over the manifests. Both are in the order of the
-// segments' keys, unless a clock was set back: so little is held, however many there are.
-type objects struct {
-	next    func() (stored, error, bool)
-	stop    func()
-	current stored
-	ended   bool
-	err     error
-	passed  map[string]stored // that no manifest has named yet
-}
-
-func newObjects(seq iter.Seq2[stored, error]) *objects {
-	next, stop := iter.Pull2(seq)
-	o := &objects{next: next, stop: stop, passed: make(map[string]stored)}
-	o.advance()
-	return o
-}
-
-func (o *objects) advance() {
-	if o.ended {
-		return
-	}
-	s, err, ok := o.next()
-	if !ok || err != nil {
-		o.ended, o.err = true, err
-		return
-	}
-	o.current = s
-}
-
-// take returns what is stored at key, which is then named.
-func (o *objects) take(key string) (stored, bool) {
-	for !o.ended && o.current.key < key {
-		o.passed[o.current.key] = o.current
-		o.advance()
-	}
-	if !o.ended && o.current.key == key {
-		s := o.current
-		o.advance()
-		return s, true
-	}
-	s, ok := o.passed[key]
-	delete(o.passed, key)
-	return s, ok
-}
-
-// rest calls visit with all that was not taken.
-func (o *objects) rest(visit func(stored)) {
-	for _, s := range o.passed {
-		visit(s)
-	}
-	for ; !o.ended; o.advance() {
-		visit(o.current)
-	}
-}
-
-// frontier is how far the log is proven without a gap, while segments are checked beside each other.
-type frontier struct {
-	mu     sync.Mutex
-	marks  []*mark // behind the proven ones, in the order of the manifests
-	closed bool    // something behind the last mark is not proven
-	proven chain.Head
-}
-
-// mark is a place after a manifest.
-type mark struct {
-	head    chain.Head
-	reached bool
-}
-
-// add puts the place after the next manifest.
-func (f *frontier) add(head *chain.Head) *mark {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	m := new(mark)
-	if !f.closed {
-		m.head = *head
-		f.marks = append(f.marks, m)
-	}
-	return m
-}
-
-// reach says that all between the mark before m and m was checked; if it is not good, nothing from there on is proven without a gap.
-func (f *frontier) reach(m *mark, good bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if i := slices.Index(f.marks, m); i >= 0 && !good {
-		f.marks, f.closed = f.marks[:i], true
-	}
-	m.reached = good
-	for len(f.marks) > 0 && f.marks[0].reached {
-		f.proven, f.marks = f.marks[0].head, f.marks[1:]
-	}
-}
-
-// close says that what comes next is not proven.
-func (f *frontier) close() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.closed = true
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/auditchain/auditchain/chain"
@@ -32,13 +33,13 @@ func (o *VerifyOptions) whole() bool { return o.Range == (Range{}) && o.Sample =
 
 // Range chooses segments by their entries. The zero value chooses all.
 type Range struct {
-	FirstSeq, LastSeq uint64 // both included; LastSeq 0: to the end
+	FirstSeq, NextSeq uint64 // from FirstSeq on and before NextSeq; NextSeq 0: to the end
 	// From and To, if not zero, choose segments with an entry that was received, or a record of a time, from From on and before To.
 	From, To time.Time
 }
 
 func (r Range) includes(m *chain.Manifest) bool {
-	if m.NextSeq <= r.FirstSeq || r.LastSeq > 0 && m.FirstSeq > r.LastSeq {
+	if m.NextSeq <= r.FirstSeq || r.NextSeq > 0 && m.FirstSeq >= r.NextSeq {
 		return false
 	}
 	if r.From.IsZero() && r.To.IsZero() {
@@ -72,7 +73,7 @@ type Report struct {
 	Found       []string          `json:"heads,omitempty"` // which of the kept heads are in the log, in words
 	Locked      string            `json:"locked"`          // what the store says of the locks, in words
 	Findings    []Finding         `json:"findings"`
-	Omitted     map[Code]int      `json:"omitted,omitempty"` // how many findings that are no fault were left out
+	Omitted     map[Code]int      `json:"omitted,omitempty"` // how many findings of a kind were left out, where there are very many
 	NotChecked  []string          `json:"not_checked"`       // what this verification does not speak of
 	// Proven is the last place up to which all was proven without a gap; nil if it is none that can be gone on from.
 	Proven *chain.Head `json:"proven,omitempty"`
@@ -85,7 +86,8 @@ type KeyChange struct {
 	SealedAt    time.Time  `json:"sealed_at"`
 }
 
-// Progress is told how far a verification has come, in bytes of segment objects; total may grow.
+// Progress is told how far a verification or search has come, in bytes of segment objects; total may grow. It is called by
+// several goroutines at once.
 type Progress func(done, total int64)
 
 // verification is the state of one Verify.
@@ -96,25 +98,30 @@ type verification struct {
 	frontier frontier
 	report   Report
 
-	mu       sync.Mutex // guards what follows, and of the report what segments add to
+	unread   atomic.Int64 // segments whose contents were not proven
+	hashes   bool         // one of the kept heads is a bare hash
+	mu       sync.Mutex   // guards what follows, of the report what segments add to, and expect
 	done     int64
 	total    int64
 	shortest time.Time // earliest retain-until of what was checked
 	modes    map[string]int
+	expect   []expectation
 
 	// Of the walk over the manifests:
 	head    chain.Head
 	known   bool   // head stands where the manifest before left it
+	gaps    uint64 // manifests that end before so many entries are missing, or were; 0: none is
+	last    uint64 // number of the last manifest that counts
 	good    uint64 // manifests that count
 	other   uint64 // manifests that another key has signed, or none
 	all     uint64 // manifests there are
 	first   []byte // the first manifest there is
 	before  chain.PublicKey
 	policy  *policy
-	expect  []expectation
 	skipped struct{ segments, entries uint64 }
 
 	listedFrom string            // the listing of segments begins after this key
+	retained   time.Time         // latest retain-until so far
 	chosen     []*chain.Manifest // for the sample
 	seen       uint64            // segments that could be in the sample
 }
@@ -133,36 +140,35 @@ func (l *Log) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) {
 	if err := v.begin(ctx); err != nil {
 		return nil, err
 	}
-	background, cancel := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer background.Wait()
+	ctxMeasure, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if opts.Progress != nil && opts.whole() {
-		go v.measure(background)
-	}
-	if v.Since != nil {
-		// A day earlier than the head: keys are by the writer's clock.
-		v.listedFrom = l.Layout.Segment(0, v.Since.SealedAt.AddDate(0, 0, -1))
+		background.Go(func() { v.measure(ctxMeasure) })
 	}
 	segments := newObjects(l.list(ctx, l.Layout.Segments(), v.listedFrom))
 	defer segments.stop()
 	pool := v.startPool(ctx)
 	err := v.walk(ctx, pool, segments)
-	for _, m := range v.chosen {
-		pool.todo <- segmentTask{m, new(mark)}
+	if err == nil {
+		for _, m := range v.chosen {
+			pool.todo <- segmentTask{m, new(mark)}
+		}
 	}
 	pool.end()
-	switch {
-	case ctx.Err() != nil:
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case segments.err != nil:
-		return nil, segments.err
-	case v.all == 0:
-		return nil, fmt.Errorf("%w: %q in %s", ErrNoChain, l.Layout.Chain, l.Bucket)
-	default:
+	}
+	if ctx.Err() == nil {
 		v.leftOver(segments)
 	}
 	v.conclude(ctx)
 	return &v.report, nil
+}
+
+func (v *verification) notChecked(what string) {
+	v.report.NotChecked = append(v.report.NotChecked, what)
 }
 
 // begin sets where the walk starts.
@@ -170,6 +176,7 @@ func (v *verification) begin(ctx context.Context) error {
 	v.before = v.Key
 	for _, kept := range v.Expect {
 		v.expect = append(v.expect, expectation{KeptHead: kept})
+		v.hashes = v.hashes || kept.Hash != nil
 	}
 	if v.Since == nil {
 		v.head, v.known = chain.Head{Key: v.Key}, true
@@ -179,26 +186,33 @@ func (v *verification) begin(ctx context.Context) error {
 		return fmt.Errorf("the kept head is of chain %s, not of %s", v.Since.Chain, v.Layout.Chain)
 	}
 	v.head, v.known, v.frontier.proven = *v.Since, true, *v.Since
-	v.report.NotChecked = append(v.report.NotChecked, fmt.Sprintf("what lies before manifest %d, entry %d: the kept head vouches for it", v.Since.NextN, v.Since.NextSeq))
+	// A day earlier than the head: keys are by the writer's clock.
+	v.listedFrom = v.Layout.Segment(0, v.Since.SealedAt.AddDate(0, 0, -1))
+	v.notChecked(fmt.Sprintf("what lies before manifest %d, entry %d: the kept head vouches for it", v.Since.NextN, v.Since.NextSeq))
+	// The genesis says whose the chain is, and what it promised.
+	f := Finding{Object: v.Layout.Manifest(0)}
 	m, err := v.manifest(ctx, 0)
-	if err == nil {
-		var genesis *chain.Manifest
-		if genesis, err = v.follow().open(m); err == nil {
-			v.setPolicy(genesis)
-			return nil
-		}
-		return fmt.Errorf("the kept head cannot be gone on from with this key: %w", err)
-	}
-	if !errors.Is(err, storage.ErrNotFound) {
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		f.Severity, f.Code, f.Text = Unchecked, ManifestMissing, "manifest 0 is not there: whether the kept head is of the trusted key cannot be told"
+		v.found.add(f)
+		return nil
+	case err != nil:
 		return err
 	}
-	v.report.NotChecked = append(v.report.NotChecked, "whether the kept head is of the trusted key, and what the chain promised: the genesis is not there")
+	genesis, err := v.follow().open(m)
+	if err != nil {
+		f.Severity, f.Code, f.Version, f.Text = Tampered, ManifestForged, m.info.Version, forgedText(0, err)
+		v.found.add(f)
+		return nil
+	}
+	v.setPolicy(genesis)
 	return nil
 }
 
 // measure adds up how much there is to read, for the progress alone.
 func (v *verification) measure(ctx context.Context) {
-	for s, err := range v.list(ctx, v.Layout.Segments(), "") {
+	for s, err := range v.list(ctx, v.Layout.Segments(), v.listedFrom) {
 		if err != nil {
 			return
 		}
@@ -214,6 +228,7 @@ func (v *verification) measure(ctx context.Context) {
 func (v *verification) submit(ctx context.Context, pool *segmentPool, m *chain.Manifest, mark *mark) {
 	skip := func(m *chain.Manifest) {
 		v.skipped.segments++
+		v.unread.Add(1)
 		v.skipped.entries += m.NextSeq - m.FirstSeq
 	}
 	switch {
@@ -247,9 +262,52 @@ func (v *verification) leftOver(segments *objects) {
 		return // nobody can say what belongs there
 	}
 	segments.rest(func(s stored) {
-		if v.Since != nil && v.beforeSince(s.key) {
-			return
+		if n, ok := v.Layout.ParseSegmentKey(s.key); ok && v.Since != nil && n < v.Since.NextN {
+			return // the kept head vouches for it
 		}
 		v.found.add(Finding{Severity: Notice, Code: Uncommitted, Object: s.key, Text: "no manifest names this object"})
 	})
+	if segments.err != nil {
+		v.unlisted(segments)
+	}
+}
+
+// conclude gives the verdict.
+func (v *verification) conclude(ctx context.Context) {
+	v.checkExpected(ctx.Err() != nil)
+	r := &v.report
+	if ctx.Err() != nil {
+		r.Interrupted = true
+		v.notChecked("what comes after the place where this verification was interrupted")
+	}
+	if n := v.skipped.segments; n > 0 {
+		v.notChecked(fmt.Sprintf("the contents of %d segments, %d entries, that were not chosen; their manifests were checked", n, v.skipped.entries))
+	}
+	r.Findings, r.Omitted = v.found.sorted()
+	r.Verdict = "intact"
+	if r.Interrupted {
+		r.Verdict = "unchecked"
+	}
+	for _, f := range r.Findings {
+		switch {
+		case f.Severity == Tampered:
+			r.Verdict = "tampered"
+		case f.Severity == Unchecked && r.Verdict == "intact":
+			r.Verdict = "unchecked"
+		}
+	}
+	if v.frontier.proven.NextN > 0 && v.frontier.proven.CheckpointKey != "" && !v.found.bad() && v.whole() {
+		proven := v.frontier.proven
+		r.Proven = &proven
+	}
+	switch {
+	case !v.Bucket.Locks():
+		r.Locked = "not locked: the store cannot lock"
+		v.notChecked("versions and locks: " + v.Bucket.String() + " has none")
+	case len(v.modes) == 1 && v.modes[storage.Compliance] > 0:
+		r.Locked = fmt.Sprintf("COMPLIANCE, all %d objects, none before %s", v.modes[storage.Compliance], v.shortest.UTC().Format(time.DateOnly))
+	default:
+		r.Locked = fmt.Sprintf("%d objects COMPLIANCE, %d GOVERNANCE, %d without a lock, %d not known",
+			v.modes[storage.Compliance], v.modes[storage.Governance], v.modes[""], v.modes[lockUnknown])
+	}
 }

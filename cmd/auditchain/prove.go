@@ -68,7 +68,7 @@ Exit code 0: proven. 1: not in the log. 2: could not tell.`,
 				text = p.String()
 			}
 			p := printer{w: cmd.OutOrStdout()}
-			if errors.Is(err, query.ErrHeadNotFound) {
+			if errors.Is(err, query.ErrNotProven) {
 				p.line("NOT PROVEN  %s", err)
 				return errors.Join(p.err, verdict(exitNo))
 			}
@@ -83,7 +83,9 @@ Exit code 0: proven. 1: not in the log. 2: could not tell.`,
 				return err
 			}
 			p.line("PROOF     in %s", output)
-			p.line("  checkpoint key  %s", prover.CheckpointKey)
+			if vkey, ok := prover.CheckpointKey(later); ok {
+				p.line("  checkpoint key  %s", vkey)
+			}
 			return p.err
 		},
 	}

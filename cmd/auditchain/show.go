@@ -92,7 +92,7 @@ func printMatches(cmd *cobra.Command, log *query.Log, id string, result *query.F
 			p.line("  version     %s", m.VersionID)
 		}
 		p.line("  lock        %s", m.Locked)
-		p.line("  manifest    %d, sealed %s, signed by %s", m.Manifest, m.SealedAt.Format(time.RFC3339), log.Key.Fingerprint())
+		p.line("  manifest    %d, sealed %s, signed by %s", m.Manifest, m.SealedAt.Format(time.RFC3339), m.SignedBy)
 		p.line("  tree        size %d, root %s", m.TreeSize, m.Root)
 		var pretty bytes.Buffer
 		if err := json.Indent(&pretty, m.Line, "", "  "); err != nil {

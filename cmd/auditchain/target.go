@@ -155,17 +155,25 @@ func (t *targetFlags) trusted(ctx context.Context, s section, log *query.Log) (c
 		return chain.PublicKey{}, hint(errors.New("no key given"), "name the public key that you trust with --key; `auditchain keygen` made it, beside the signing key")
 	}
 	key, err := readKey(s["signing_key"])
-	if err != nil || s["previous_signing_key"] == "" {
-		return key, err
-	}
-	previous, err := readKey(s["previous_signing_key"])
 	if err != nil {
 		return key, err
 	}
-	if first, err := log.GenesisKey(ctx); err == nil && first.Equal(previous) {
-		return previous, nil
+	first, err := log.GenesisKey(ctx)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return key, nil // it will be said that there is no chain, or no genesis
+	case err != nil:
+		return key, readHint(err)
+	case first.Equal(key):
+		return key, nil
 	}
-	return key, nil
+	if s["previous_signing_key"] != "" {
+		if previous, err := readKey(s["previous_signing_key"]); err == nil && first.Equal(previous) {
+			return previous, nil
+		}
+	}
+	return key, hint(fmt.Errorf("the chain's genesis is of the key %s, and the configuration does not have it", first.Fingerprint()),
+		"after a rotation name the chain's first key with --key: its PEM file, or the fingerprint that you were told")
 }
 
 // parseFingerprint reads 64 hex digits, however people group them.

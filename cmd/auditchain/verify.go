@@ -109,7 +109,7 @@ type verifyFlags struct {
 func (v *verifyFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&v.asJSON, "json", false, "print a JSON report, one line per chain")
-	f.StringArrayVar(&v.expectHeads, "expect-head", nil, "head that was kept elsewhere and must be in the log: a file (of --save-head, a manifest, a checkpoint) or 64 hex digits; may be repeated")
+	f.StringArrayVar(&v.expectHeads, "expect-head", nil, "head that was kept elsewhere and must be in the log: a file (of --save-head, a manifest, a checkpoint), or a hash of 64 hex digits (of an entry, a manifest's payload, a tree's root); may be repeated")
 	f.StringVar(&v.sinceHead, "since-head", "", "file of --save-head: what lies before it is not read again")
 	f.StringVar(&v.saveHead, "save-head", "", "file to keep the head in up to which all was proven")
 	f.StringVar(&v.from, "from", "", "read only the contents from this entry number, date (2026-03-01) or time (RFC 3339) on")
@@ -185,8 +185,10 @@ func parseRange(from, to string) (r query.Range, err error) {
 		if s == "" || err != nil {
 			return
 		}
-		if n, numErr := strconv.ParseUint(s, 10, 64); numErr == nil {
-			*seq = n
+		if n, numErr := strconv.ParseUint(s, 10, 63); numErr == nil {
+			if *seq = n; last {
+				*seq = n + 1
+			}
 			return
 		}
 		if day, dayErr := time.Parse(time.DateOnly, s); dayErr == nil {
@@ -205,8 +207,8 @@ func parseRange(from, to string) (r query.Range, err error) {
 		}
 	}
 	bound("from", from, &r.FirstSeq, &r.From, false)
-	bound("to", to, &r.LastSeq, &r.To, true)
-	if err == nil && (!r.To.IsZero() && !r.From.Before(r.To) || r.LastSeq > 0 && r.FirstSeq > r.LastSeq) {
+	bound("to", to, &r.NextSeq, &r.To, true)
+	if err == nil && (!r.To.IsZero() && !r.From.Before(r.To) || r.NextSeq > 0 && r.FirstSeq >= r.NextSeq) {
 		err = fmt.Errorf("--from %s is after --to %s", from, to)
 	}
 	return r, err
@@ -308,9 +310,13 @@ func printReport(w io.Writer, r *query.Report) error {
 		}
 	}
 	for _, code := range slices.Sorted(maps.Keys(shown)) {
-		if more := shown[code] - maxAlike + r.Omitted[code]; more > 0 && shown[code] > maxAlike {
+		if more := shown[code] - maxAlike; more > 0 {
 			p.line("")
 			p.line("... and %d more findings %q (--json lists them)", more, code)
+		}
+		if n := r.Omitted[code]; n > 0 {
+			p.line("")
+			p.line("... and %d more findings %q, only counted", n, code)
 		}
 	}
 	p.line("")

@@ -51,6 +51,13 @@ checked but whether the key is the log's.`,
 			case !r.OK:
 				code = exitNo
 			}
+			if key == "" {
+				for i, c := range r.Checks {
+					if c.Code == "trust" && code == exitUnknown {
+						r.Checks[i].Text = noKey
+					}
+				}
+			}
 			if asJSON {
 				err = writeJSON(cmd.OutOrStdout(), r)
 			} else {
@@ -88,6 +95,9 @@ func readEvidence(path string) (e *chain.Evidence, strange bool, err error) {
 	return e, !same, err
 }
 
+// noKey is what is said of the key where none was given.
+const noKey = "no key was given to compare with"
+
 func onlyTrustFails(r *chain.EvidenceReport) bool {
 	for _, c := range r.Checks {
 		if !c.OK && c.Code != "trust" {
@@ -114,7 +124,7 @@ func printEvidence(cmd *cobra.Command, e *chain.Evidence, r *chain.EvidenceRepor
 		case c.OK:
 			p.line("  yes  %-11s %s", c.Code, c.Text)
 		case code == exitUnknown:
-			p.line("  ?    %-11s no key was given to compare with", c.Code)
+			p.line("  ?    %-11s %s", c.Code, c.Text)
 		default:
 			p.line("  NO   %-11s %s", c.Code, c.Text)
 		}
