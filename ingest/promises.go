@@ -75,8 +75,19 @@ func (l *Log) announcement(n uint64, data []byte) (m *chain.Manifest, key chain.
 	return m, key, err
 }
 
+// unlocked is what manifests have for a mode where the bucket cannot lock.
+const unlocked = "NONE"
+
 // lockModes are the modes of a lock, the weakest first.
-var lockModes = []string{"NONE", storage.Governance, storage.Compliance}
+var lockModes = []string{unlocked, storage.Governance, storage.Compliance}
+
+// mode is the mode that the next manifest asks for.
+func (l *Log) mode() string {
+	if !l.bucket.Locks() {
+		return unlocked
+	}
+	return l.cfg.LockMode
+}
 
 // keeps reports whether the configuration keeps what was promised.
 func (l *Log) keeps(promised chain.Policy) error {
@@ -87,7 +98,11 @@ func (l *Log) keeps(promised chain.Policy) error {
 	if l.cfg.Retention.Less(retention) {
 		return fmt.Errorf("retention: %s is shorter than the %s that the chain promised when it began: it can only be made longer", l.cfg.Retention, retention)
 	}
-	if l.bucket.Locks() && slices.Index(lockModes, l.cfg.LockMode) < slices.Index(lockModes, promised.LockMode) {
+	if slices.Index(lockModes, l.mode()) < slices.Index(lockModes, promised.LockMode) {
+		if !l.bucket.Locks() {
+			return fmt.Errorf("bucket: %s cannot lock objects, and the chain promised lock_mode %s when it began: what is there can be verified and not continued; set bucket to the one that the chain is in, or begin another chain",
+				l.bucket, strings.ToLower(promised.LockMode))
+		}
 		return fmt.Errorf("lock_mode: %s is weaker than the %s that the chain promised when it began", strings.ToLower(l.cfg.LockMode), strings.ToLower(promised.LockMode))
 	}
 	if interval := time.Duration(promised.HeartbeatInterval) * time.Second; l.cfg.Heartbeat > interval {

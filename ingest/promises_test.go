@@ -1,7 +1,9 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,6 +104,62 @@ func TestWeakLockOfADirectory(t *testing.T) {
 	r.cfg.LockMode = "GOVERNANCE"
 	sealed(1)(r, &n)
 	r.wantRotated(n)
+}
+
+// TestLockedChainInADirectory: a directory locks nothing, and the chain that was copied into it promised to.
+func TestLockedChainInADirectory(t *testing.T) {
+	for _, promised := range []string{"COMPLIANCE", "GOVERNANCE"} {
+		for _, lost := range []bool{false, true} {
+			r := newRig(t)
+			directory, memory := r.bucket, storagetest.NewMemory()
+			r.bucket = memory
+			r.cfg.LockMode = promised
+			n := 0
+			sealed(2)(r, &n)
+			copyObjects(t, memory, directory)
+			before, _ := r.follow()
+			if lost {
+				if err := os.RemoveAll(r.cfg.StoreDir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.bucket = directory
+			l, err := r.open()
+			if err == nil {
+				crash(l)
+			}
+			if want := "cannot lock objects, and the chain promised lock_mode " + strings.ToLower(promised) + " when it began"; err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("opened: %v", err)
+			}
+			if all, _ := r.follow(); len(all) != len(before) {
+				t.Errorf("%d manifests, there were %d", len(all), len(before))
+			}
+		}
+	}
+}
+
+// copyObjects copies all objects, as a tool does that knows nothing of versions and locks.
+func copyObjects(t *testing.T, from, to storage.Bucket) {
+	t.Helper()
+	ctx := context.Background()
+	for info, err := range from.List(ctx, "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, _, err := from.Open(ctx, info.Key, info.Version, 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(r)
+		r.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = to.Create(ctx, info.Key, bytes.NewReader(data), storage.CreateOptions{Size: int64(len(data)), SHA256: chain.Sum(data)})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestPromisesThatAreGone: of a chain whose begin is past its retention nothing is left to compare with.

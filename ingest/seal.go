@@ -176,10 +176,7 @@ func (l *Log) decide(ctx context.Context, m *chain.Manifest, now, notBefore time
 	}
 	m.SealedAt = chain.Time{Time: now.UTC()}
 	m.Writer = l.writer
-	m.Lock.Mode = "NONE"
-	if l.bucket.Locks() {
-		m.Lock.Mode = l.cfg.LockMode
-	}
+	m.Lock.Mode = l.mode()
 	until := l.cfg.Retention.After(now.UTC()).Truncate(time.Second)
 	if until.Before(notBefore) {
 		until = notBefore
