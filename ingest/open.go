@@ -216,8 +216,10 @@ func (l *Log) loadHead() error {
 		return err
 	}
 	s, err := l.open(0, data)
-	if errors.Is(err, chain.ErrSignature) {
-		err = l.strange("it", data)
+	if errors.Is(err, chain.ErrSignature) { // the bucket says whether the chain is to go over, or has gone over since
+		if theirs, unknown := chain.BundleSigner(data); unknown == nil {
+			err = fmt.Errorf("it names the key %s: %w", theirs, err)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("%s %w, or of another signing key: %w", path, errSaved, err)

@@ -208,9 +208,12 @@ func (l *Log) catchUp(ctx context.Context, why string) error {
 	}
 	lost := have < 0
 	if lost && len(l.rotated) > 0 {
-		is, err := l.contains(ctx, last, l.rotated[len(l.rotated)-1].end)
-		if err != nil {
+		is, err := l.contains(ctx, m, l.rotated[len(l.rotated)-1].end)
+		if away(err) {
 			return fmt.Errorf("looking for the journals' entries in %s: %w", l.bucket, err)
+		}
+		if err != nil {
+			return fmt.Errorf("looking for the journals' entries in %s: %w; they are kept; see what `auditchain verify` says of the chain, and to go on from the bucket without them move %s away", l.bucket, err, l.dir)
 		}
 		if !is {
 			return fmt.Errorf("%w: manifest %d in %s is not from here, and %s holds entries that are not in it", ErrForked, last, l.bucket, l.dir)
@@ -297,30 +300,31 @@ func (l *Log) sayLost() error {
 	return disk.Remove(l.fs, path)
 }
 
-// contains reports whether the chain in the bucket, up to manifest last, runs through the position.
-func (l *Log) contains(ctx context.Context, last uint64, at position) (bool, error) {
-	var failed error
-	first := l.committed.NextN // manifests before it end before at
-	n := first + uint64(sort.Search(int(last-first), func(i int) bool {
-		if failed != nil {
-			return true
-		}
-		m, err := l.manifest(ctx, first+uint64(i))
-		if errors.Is(err, storage.ErrNotFound) {
-			return false // past its retention, as all before it
-		}
-		if err != nil {
-			failed = err
-			return true
-		}
-		return m.NextSeq >= at.seq
-	}))
-	if failed != nil {
-		return false, failed
-	}
-	m, err := l.manifest(ctx, n)
+// contains reports whether the chain in the bucket, up to its manifest last, runs through the position. What the journals hold up to there
+// is dropped then, so nothing counts that last does not vouch for: manifests signed with its key are found by their signatures, with
+// O(log n) requests; those before the rotation to that are read one after the other, each vouched for by the one after it. That
+// needs no key of theirs, and whoever has one of those cannot make them up.
+func (l *Log) contains(ctx context.Context, last signed, at position) (bool, error) {
+	m, err := l.firstEnding(ctx, last, at.seq)
 	if err != nil {
 		return false, err
+	}
+	if m.FirstSeq >= at.seq {
+		// Longer than the rest of a start may take.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), historyTimeout)
+		defer cancel()
+		l.opts.Logger.Info(fmt.Sprintf("the journals in %s end before manifest %d in %s; reading those before it, one by one, to see whether it has their entries", l.dir, m.N, l.bucket))
+	}
+	for m.FirstSeq >= at.seq && m.PreviousManifest != nil {
+		n := m.N - 1
+		m, err = l.vouchedFor(ctx, n, *m.PreviousManifest)
+		if ctx.Err() != nil { // and not that the bucket is away, with which a start goes on
+			return false, fmt.Errorf("within %s it came to manifest %d only", historyTimeout, n)
+		}
+		if err != nil {
+			return false, err
+		}
 	}
 	if m.NextSeq < at.seq || m.Segment == nil || m.FirstSeq >= at.seq {
 		return false, nil
@@ -329,13 +333,55 @@ func (l *Log) contains(ctx context.Context, last uint64, at position) (bool, err
 		return *m.Head == at.entry, nil
 	}
 	found := false
-	err = l.readSegment(ctx, m.Manifest, func(e *chain.Entry, line []byte) error {
+	err = l.readSegment(ctx, m, func(e *chain.Entry, line []byte) error {
 		if e.Seq == at.seq {
 			found = e.Prev == at.entry
 		}
 		return nil
 	})
 	return found, err
+}
+
+// firstEnding returns the first of the manifests signed with last's key that ends at entry seq or behind it, or last.
+func (l *Log) firstEnding(ctx context.Context, last signed, seq uint64) (*chain.Manifest, error) {
+	read := func(n uint64) (*chain.Manifest, error) {
+		data, _, err := l.oldest(ctx, n)
+		if err != nil {
+			return nil, fmt.Errorf("reading manifest %d: %w", n, err)
+		}
+		m, _, err := chain.OpenManifest(data, last.key)
+		if err == nil && (m.N != n || m.Chain != l.cfg.Chain) {
+			err = fmt.Errorf("it is manifest %d of chain %q", m.N, m.Chain)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("manifest %d in %s, which was to be signed with the key of manifest %d, %s: %w", n, l.bucket, last.N, last.key.Fingerprint(), err)
+		}
+		return m, nil
+	}
+	first := l.committed.NextN // manifests before it end before seq
+	if last.KeySince > 0 {
+		first = max(first, last.KeySince+1)
+	}
+	first = min(first, last.N)
+	var failed error
+	n := first + uint64(sort.Search(int(last.N-first), func(i int) bool {
+		if failed != nil {
+			return true
+		}
+		m, err := read(first + uint64(i))
+		if errors.Is(err, storage.ErrNotFound) {
+			return false // past its retention, as all before it
+		}
+		if err != nil {
+			failed = err
+			return true
+		}
+		return m.NextSeq >= seq
+	}))
+	if failed != nil {
+		return nil, failed
+	}
+	return read(n)
 }
 
 // readSegment reads a segment from the bucket and checks all of it.

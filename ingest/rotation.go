@@ -85,18 +85,18 @@ func (l *Log) sayRotated(m *chain.Manifest) {
 	}
 }
 
-// Bounds of how notRetired looks through the bucket, which few starts have to do.
-const (
-	retiredTimeout = 10 * time.Minute
-	retiredReaders = 16
-)
+// historyTimeout is for how long a start looks through old manifests in the bucket, which few have to do.
+const historyTimeout = 10 * time.Minute
+
+// retiredReaders is how many of them notRetired reads at a time.
+const retiredReaders = 16
 
 // notRetired sees to it that manifest last, the last in the bucket, which is signed with previous_signing_key, is the chain's, where the store
 // directory cannot tell. If the chain went over to signing_key before, then whoever has the old key wrote it; and he may have written any number of
 // them, so that nothing but reading all that come after what is known here shows whether one was signed with the new key.
 func (l *Log) notRetired(ctx context.Context, last uint64) error {
 	// Longer than the rest of a start may take.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retiredTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), historyTimeout)
 	defer cancel()
 	l.opts.Logger.Info(fmt.Sprintf("the last manifest in %s, %d, is signed with previous_signing_key; reading those from %d on, to be sure that the chain has not gone over to signing_key yet", l.bucket, last, l.committed.NextN))
 	var (

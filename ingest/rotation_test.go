@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -433,5 +434,150 @@ func TestLostAroundARotation(t *testing.T) {
 			r.mustClose(l)
 			r.wantRotated(n + 1)
 		})
+	}
+}
+
+// TestOldDirectoryBehindRotations restores a store directory with a journal from before the key was rotated. Nothing that was signed with
+// the keys since retired is needed to find in the bucket what the journal holds.
+func TestOldDirectoryBehindRotations(t *testing.T) {
+	none := func(r *rig) { r.cfg.PreviousKey = "" }
+	last := func(r *rig) {}
+	for _, test := range []struct {
+		name      string
+		after     func(r *rig, n *int) // what the journal has become when the key is rotated
+		rotations int
+		previous  func(r *rig)
+		head      bool // the directory's is there
+		kept      int
+	}{
+		{"sealed as it was", sealed(0), 1, none, true, 3},
+		{"sealed as it was, with the key before", sealed(0), 1, last, true, 3},
+		{"sealed as it was, without the head", sealed(0), 1, none, false, 3},
+		{"sealed as it was, twice", sealed(0), 2, none, true, 3},
+		{"sealed as it was, twice, with the key before", sealed(0), 2, last, true, 3},
+		{"sealed with more entries", more(4), 1, none, true, 7},
+		{"sealed with more entries, twice", more(4), 2, none, true, 7},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t)
+			n := 0
+			sealed(1)(r, &n)
+			journaled(2)(r, &n)
+			copied := r.cfg.StoreDir + ".copy"
+			copyDir(t, r.cfg.StoreDir, copied)
+			test.after(r, &n)
+			for range 3 {
+				sealed(1)(r, &n)
+			}
+			for range test.rotations {
+				r.rotate()
+				for range 3 {
+					sealed(1)(r, &n)
+				}
+			}
+			if err := errors.Join(os.RemoveAll(r.cfg.StoreDir), os.Rename(copied, r.cfg.StoreDir)); err != nil {
+				t.Fatal(err)
+			}
+			if !test.head {
+				if err := os.Remove(filepath.Join(r.dir(), headFile)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			test.previous(r)
+			r.log.lines = nil
+			l := r.mustOpen()
+			if r.log.has("set previous_signing_key") {
+				t.Errorf("log %q", r.log.lines)
+			}
+			mustAppend(t, l, testChunk(n-1, 1, 10)) // delivered again
+			mustAppend(t, l, testChunk(n, 1, 10))
+			r.mustClose(l)
+			r.wantRotated(n + 1)
+			if _, events := r.verify(); !slices.Contains(events, chain.EventJournalLost) {
+				t.Errorf("events %v", events)
+			}
+		})
+	}
+}
+
+// TestForkedDirectoryBehindRotations: what a journal from before the rotations holds is not in the bucket. It is kept, and if whoever has
+// the first key, and may write where nothing is locked, lays there what would show otherwise.
+func TestForkedDirectoryBehindRotations(t *testing.T) {
+	for _, rotations := range []int{1, 2} {
+		for _, forged := range []bool{false, true} {
+			t.Run(fmt.Sprintf("rotations=%d, forged=%t", rotations, forged), func(t *testing.T) {
+				r := newRig(t)
+				r.t = t
+				n := 0
+				sealed(1)(r, &n)
+				bucket := strings.TrimPrefix(r.cfg.Storage.Bucket, "dir:")
+				fork := *r
+				fork.cfg.StoreDir, fork.cfg.Storage.Bucket = r.cfg.StoreDir+".fork", r.cfg.Storage.Bucket+".fork"
+				copyDir(t, r.cfg.StoreDir, fork.cfg.StoreDir)
+				copyDir(t, bucket, bucket+".fork")
+				fork.bucket = fork.plainBucket()
+				own := 100
+				journaled(2)(&fork, &own)
+				old := fork.cfg.StoreDir + ".old"
+				copyDir(t, fork.cfg.StoreDir, old)
+				sealed(0)(&fork, &own)
+
+				sealed(3)(r, &n) // more than the fork has in that place
+				for range rotations {
+					r.rotate()
+					sealed(1)(r, &n)
+				}
+				for range rebuildSegments { // so that a start which knows nothing does not look further back
+					if forged {
+						sealed(1)(r, &n)
+					}
+				}
+				if forged { // manifest 2, with its segment
+					manifest := chain.Layout{Chain: r.cfg.Chain}.Manifest(2)
+					data, err := os.ReadFile(filepath.Join(bucket+".fork", manifest))
+					if err != nil {
+						t.Fatal(err)
+					}
+					m, err := chain.PeekManifest(data)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, key := range []string{manifest, chain.Layout{Chain: r.cfg.Chain}.Root() + m.Segment.Key} {
+						copyDir(t, filepath.Join(bucket+".fork", key), filepath.Join(bucket, key))
+					}
+				}
+				if err := errors.Join(os.RemoveAll(r.cfg.StoreDir), os.Rename(old, r.cfg.StoreDir)); err != nil {
+					t.Fatal(err)
+				}
+				for _, r.cfg.PreviousKey = range []string{r.cfg.PreviousKey, ""} {
+					l, err := r.open()
+					if err == nil {
+						crash(l)
+						t.Fatal("opened")
+					}
+					if forged {
+						for _, want := range []string{"manifest 2 in ", "is not the one that the manifest after it continues", "they are kept", "to go on from the bucket without them move " + r.dir() + " away"} {
+							if !strings.Contains(err.Error(), want) {
+								t.Errorf("%v: no %q", err, want)
+							}
+						}
+					} else if !errors.Is(err, ErrForked) || !strings.Contains(err.Error(), "holds entries that are not in it") {
+						t.Errorf("opened: %v", err)
+					}
+					if journals, err := listJournals(r.fs, r.dir()); err != nil || len(journals) != 1 {
+						t.Errorf("the journal is not kept: %v, %v", journals, err)
+					}
+				}
+				// What the message says.
+				if err := os.Rename(r.dir(), r.dir()+".away"); err != nil {
+					t.Fatal(err)
+				}
+				if l, err := r.open(); err != nil {
+					t.Errorf("moved away: %v", err)
+				} else {
+					crash(l)
+				}
+			})
+		}
 	}
 }
