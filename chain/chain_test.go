@@ -120,7 +120,7 @@ func TestParseEntry(t *testing.T) {
 		head + `,"time":"2026-11-23T07:25:01.000000001Z","meta":{"x":[]},"group":{"y":{}},"record":{}}`,
 		head + `,"event":"quarantine","detail":{"data":"a\\\"b"}}`,
 		strings.Replace(head, `"t"`, `{"$str":"/w=="}`, 1) + record,
-		head + `,"time":"2026-11-23T07:25:01.000000001Z","record":{"a":[1,-2.5e3,true,false,null,"\"",{"b":[[],{}]}]}}`,
+		head + `,"time":"2026-11-23T07:25:01.000000001Z","record":{"a":[1,-2.5e+3,true,false,null,"\"",{"b":[[],{}]}]}}`,
 	}
 	for _, line := range good {
 		if _, err := ParseEntry([]byte(line)); err != nil {

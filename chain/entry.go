@@ -2,7 +2,6 @@ package chain
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -107,8 +106,8 @@ func ParseTime(s []byte) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("time %.40q is not RFC 3339 in UTC with nine fraction digits", s)
 }
 
-// ParseEntry takes an entry line, without its newline, apart. It insists on the key order and spelling of the format, so
-// that one entry has one line; of the values inside meta, group, record and detail it checks the nesting only.
+// ParseEntry takes an entry line, without its newline, apart. It insists on the order of keys, on the spelling of strings and
+// numbers, and that no key is repeated, so that no two readers take two meanings from a line.
 func ParseEntry(line []byte) (Entry, error) {
 	if len(line) > MaxLine {
 		return Entry{}, fmt.Errorf("entry line has %d bytes, more than the %d allowed", len(line), MaxLine)
@@ -238,6 +237,10 @@ func (p *lineParser) until(c byte) []byte {
 		return nil
 	}
 	s := p.b[p.i : p.i+n]
+	if end, err := strictString(p.b, p.i-1); err != nil || end != p.i+n+1 || bytes.IndexByte(s, '\\') >= 0 {
+		p.fail("a name that is not in its one spelling")
+		return nil
+	}
 	p.i += n + 1
 	return s
 }
@@ -246,7 +249,7 @@ func (p *lineParser) value() []byte {
 	if p.err != nil {
 		return nil
 	}
-	end, err := skipValue(p.b, p.i)
+	end, err := strictValue(p.b, p.i)
 	if err != nil {
 		p.fail(err.Error())
 		return nil
@@ -263,17 +266,7 @@ func (p *lineParser) object() []byte {
 	return p.value()
 }
 
-// maxDepth bounds how deep the values in a line may be nested: 128 levels of a record, and the levels around it.
-const maxDepth = 160
-
-var (
-	errEnd    = errors.New("value ends too early")
-	errSyntax = errors.New("not JSON")
-	errDepth  = errors.New("nested too deep")
-)
-
-// skipValue returns the index after the JSON value that begins at b[i]. It is strict about structure (white space is
-// none of the format) and lenient about what stands inside strings and numbers.
+// skipValue returns the index after the JSON value that begins at b[i], which strictValue has passed over before.
 func skipValue(b []byte, i int) (int, error) {
 	var nest [maxDepth]byte // '{' or '[' of each open level
 	depth := 0
