@@ -58,49 +58,46 @@ func SignBundle(k *SigningKey, payload []byte) ([]byte, error) {
 	return json.Marshal(b)
 }
 
-// openBundle returns the payload of a bundle, with its signature not yet checked, and the signature.
-func openBundle(data []byte) (payload, sig []byte, err error) {
+// openBundle reads a bundle. Its signature is not yet checked.
+func openBundle(data []byte) (*bundle, error) {
 	if len(data) > MaxManifest {
-		return nil, nil, fmt.Errorf("it has %d bytes, more than the %d allowed", len(data), MaxManifest)
+		return nil, fmt.Errorf("it has %d bytes, more than the %d allowed", len(data), MaxManifest)
 	}
-	var b bundle
-	if err := strictJSON(data, &b); err != nil {
-		return nil, nil, fmt.Errorf("it is no Sigstore bundle: %w", err)
+	b := new(bundle)
+	if err := strictJSON(data, b); err != nil {
+		return nil, fmt.Errorf("it is no Sigstore bundle: %w", err)
 	}
 	// One bundle has one spelling: keys in their case, base64 without stray bits, nothing repeated.
 	if again, err := json.Marshal(b); err != nil || !bytes.Equal(again, data) {
-		return nil, nil, errors.New("it is a Sigstore bundle, but not in its one spelling")
+		return nil, errors.New("it is a Sigstore bundle, but not in its one spelling")
 	}
 	switch {
 	case b.MediaType != ManifestMediaType:
-		return nil, nil, fmt.Errorf("its media type is %q, want %s", b.MediaType, ManifestMediaType)
+		return nil, fmt.Errorf("its media type is %q, want %s", b.MediaType, ManifestMediaType)
 	case b.Envelope.PayloadType != payloadType:
-		return nil, nil, fmt.Errorf("its payload type is %q, want %s", b.Envelope.PayloadType, payloadType)
+		return nil, fmt.Errorf("its payload type is %q, want %s", b.Envelope.PayloadType, payloadType)
 	case len(b.Envelope.Signatures) != 1:
-		return nil, nil, fmt.Errorf("it has %d signatures, want exactly one", len(b.Envelope.Signatures))
+		return nil, fmt.Errorf("it has %d signatures, want exactly one", len(b.Envelope.Signatures))
 	case b.Envelope.Signatures[0].KeyID != "":
-		return nil, nil, errors.New("its signature has a keyid, which is none of the format")
+		return nil, errors.New("its signature has a keyid, which is none of the format")
 	}
-	return b.Envelope.Payload, b.Envelope.Signatures[0].Sig, nil
+	return b, nil
 }
 
 // BundlePayloadHash returns the SHA-256 of a bundle's payload: by it manifests are told apart, whatever their signature.
 func BundlePayloadHash(data []byte) (Hash, error) {
-	payload, _, err := openBundle(data)
+	b, err := openBundle(data)
 	if err != nil {
 		return Hash{}, err
 	}
-	return Sum(payload), nil
+	return Sum(b.Envelope.Payload), nil
 }
 
 // BundleSigner returns the fingerprint of the key with which a bundle says that it is signed. Nothing vouches for it: to tell people
 // which key they have to look for, never to choose one by.
 func BundleSigner(data []byte) (Hash, error) {
-	if _, _, err := openBundle(data); err != nil {
-		return Hash{}, err
-	}
-	var b bundle
-	if err := json.Unmarshal(data, &b); err != nil {
+	b, err := openBundle(data)
+	if err != nil {
 		return Hash{}, err
 	}
 	hint, err := base64.StdEncoding.DecodeString(b.VerificationMaterial.PublicKey.Hint)

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,12 @@ import (
 const MaxEvidence = 128 << 20
 
 const evidenceFormat = 1
+
+// Bounds on what evidence may have.
+const (
+	maxKeys    = 10_000
+	maxObjects = 100
+)
 
 // Evidence is one record with everything that proves it, for whoever has nothing but the fingerprint of the chain's first key:
 // docs/FORMAT.md, "Evidence". It needs no bucket and no network to check.
@@ -48,12 +55,19 @@ func ParseEvidence(data []byte) (*Evidence, error) {
 	if len(data) > MaxEvidence {
 		return nil, fmt.Errorf("evidence has %d bytes, more than the %d allowed", len(data), MaxEvidence)
 	}
+	// What has very many parts is none, and would take many times its size in memory.
+	if bytes.Count(data, []byte{','}) > 2*maxKeys {
+		return nil, errors.New("evidence cannot be read: it has too many parts")
+	}
 	e := new(Evidence)
 	if err := strictJSON(data, e); err != nil {
 		return nil, fmt.Errorf("evidence cannot be read: %w", err)
 	}
 	if e.Format != evidenceFormat {
 		return nil, fmt.Errorf("evidence has format %d; this program knows format %d", e.Format, evidenceFormat)
+	}
+	if len(e.Keys) > maxKeys || len(e.Objects) > maxObjects {
+		return nil, fmt.Errorf("evidence has %d keys and %d objects, more than the %d and %d allowed", len(e.Keys), len(e.Objects), maxKeys, maxObjects)
 	}
 	return e, nil
 }
@@ -77,6 +91,7 @@ type EvidenceReport struct {
 	Seq         uint64    `json:"seq"`
 	EntryHash   Hash      `json:"entry_hash"`
 	Manifest    uint64    `json:"manifest"`
+	Payload     Hash      `json:"manifest_payload_sha256"` // by it the log can be asked whether it has the manifest
 	SealedAt    time.Time `json:"sealed_at"`
 	TreeSize    uint64    `json:"tree_size"`
 	Root        Hash      `json:"root"`
@@ -104,7 +119,7 @@ func (e *Evidence) Verify(trusted Hash) *EvidenceReport {
 	if keysErr == nil {
 		first, keysErr = e.firstKey()
 	}
-	m, _, err := OpenManifest(e.Manifest, head.Key)
+	m, payload, err := OpenManifest(e.Manifest, head.Key)
 	if keysErr != nil {
 		m, err = nil, errors.New("its key is not known")
 	}
@@ -143,7 +158,7 @@ func (e *Evidence) Verify(trusted Hash) *EvidenceReport {
 		err = errors.New("the proof leads to another checkpoint than the manifest's")
 	}
 	if m != nil {
-		r.Manifest, r.SealedAt = m.N, m.SealedAt.Time
+		r.Manifest, r.SealedAt, r.Payload = m.N, m.SealedAt.Time, payload
 	}
 	step("manifest", err, "manifest %d, sealed %s, is signed with the chain's key, and states that checkpoint and entries %s",
 		r.Manifest, r.SealedAt.Format(time.RFC3339), spanOf(m))

@@ -115,7 +115,7 @@ func TestTamperedEvidence(t *testing.T) {
 	}
 }
 
-// TestFlippedEvidence flips a bit of all that is proven, everywhere: it must be noticed, but in what nobody signs.
+// TestFlippedEvidence flips a bit of all that is proven, everywhere: it must be noticed.
 func TestFlippedEvidence(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(9, 10))
 	for range 400 {
@@ -123,9 +123,6 @@ func TestFlippedEvidence(t *testing.T) {
 		parts := [][]byte{e.Entry, e.Manifest, e.Keys[0], e.Keys[1], e.Keys[2]}
 		part := parts[rng.IntN(len(parts))]
 		i := rng.IntN(len(part))
-		if sameWhenDecoded(part, i) {
-			continue
-		}
 		part[i] ^= 1 << rng.IntN(8)
 		if e.Verify(trusted).OK {
 			t.Errorf("byte %d of %.60q was changed unnoticed", i, part)

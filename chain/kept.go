@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,6 +47,9 @@ func (h *Head) UnmarshalJSON(data []byte) error {
 	var k keptHead
 	if err := strictJSON(data, &k); err != nil {
 		return fmt.Errorf("it is no head: %w", err)
+	}
+	if again, err := json.Marshal(k); err != nil || !bytes.Equal(again, bytes.TrimSpace(data)) {
+		return errors.New("head: it is not spelled as it was written")
 	}
 	if k.Manifest == math.MaxUint64 {
 		return errors.New("head: no chain has so many manifests")

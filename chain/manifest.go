@@ -192,12 +192,16 @@ func (m *Manifest) Sign(k *SigningKey) (data []byte, payloadHash Hash, err error
 // OpenManifest checks a stored manifest's signature against key and its content for what can be seen without any other,
 // and returns it with the SHA-256 of its payload. The error wraps [ErrSignature] if only the signature is wrong.
 func OpenManifest(data []byte, key PublicKey) (*Manifest, Hash, error) {
-	payload, sig, err := openBundle(data)
+	b, err := openBundle(data)
 	if err != nil {
 		return nil, Hash{}, err
 	}
-	if !key.Verify(pae(payload), sig) {
+	payload := b.Envelope.Payload
+	if !key.Verify(pae(payload), b.Envelope.Signatures[0].Sig) {
 		return nil, Hash{}, ErrSignature
+	}
+	if b.VerificationMaterial.PublicKey.Hint != key.hint() {
+		return nil, Hash{}, errors.New("its hint names another key than the one that signed it")
 	}
 	m, err := parseStatement(payload)
 	return m, Sum(payload), err
@@ -205,11 +209,11 @@ func OpenManifest(data []byte, key PublicKey) (*Manifest, Hash, error) {
 
 // PeekManifest reads a manifest without checking its signature: to tell what it claims, never to believe it.
 func PeekManifest(data []byte) (*Manifest, error) {
-	payload, _, err := openBundle(data)
+	b, err := openBundle(data)
 	if err != nil {
 		return nil, err
 	}
-	return parseStatement(payload)
+	return parseStatement(b.Envelope.Payload)
 }
 
 func parseStatement(payload []byte) (*Manifest, error) {

@@ -20,8 +20,13 @@ const (
 var chainName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]*[a-z0-9])?(/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*$`)
 
 // CheckName reports why name cannot be a chain's name. A name is a path of lower-case letters, digits, ".", "_" and "-",
-// like audit.example.com/prod-eu1, of at most 200 bytes: it stands in object keys and is the checkpoint's origin.
+// like audit.example.com/prod-eu1, of at most 200 bytes, of which none is "manifests" or "segments": it stands in object keys and is the checkpoint's origin.
 func CheckName(name string) error {
+	for element := range strings.SplitSeq(name, "/") {
+		if element == "manifests" || element == "segments" {
+			return fmt.Errorf("chain name %q has an element %q, where another chain's objects would lie", name, element)
+		}
+	}
 	if len(name) > 200 || !chainName.MatchString(name) || strings.Contains(name, "..") {
 		return fmt.Errorf("chain name %q is not like audit.example.com/prod-eu1: lower-case letters, digits, '.', '_', '-' and '/', at most 200", name)
 	}

@@ -352,7 +352,7 @@ func TestTamperedVectors(t *testing.T) {
 			bit := byte(1) << (i % 8)
 			o.data[i] ^= bit
 			err := walk(manifests, small)
-			if err == nil && !sameWhenDecoded(o.data, i) {
+			if err == nil {
 				t.Errorf("%s: bit %#x of byte %d was turned unnoticed", o.name, bit, i)
 			}
 			o.data[i] ^= bit
@@ -368,11 +368,4 @@ func TestTamperedVectors(t *testing.T) {
 	if err := walk(manifests[:3], segments); err != io.ErrUnexpectedEOF {
 		t.Error(err)
 	}
-}
-
-// sameWhenDecoded says whether byte i of a manifest lies in what its signature does not cover: the key's hint.
-func sameWhenDecoded(data []byte, i int) bool {
-	start := bytes.Index(data, []byte(`"hint"`))
-	end := bytes.Index(data, []byte(`"dsseEnvelope"`))
-	return start >= 0 && i > start && i < end
 }
