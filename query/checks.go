@@ -73,31 +73,30 @@ func strength(mode string) int {
 	return 0
 }
 
-// checkPolicy compares the lock that a manifest asked for with what the genesis promised.
+// checkPolicy compares the lock that a manifest asked for with what the genesis promised, and with that of the manifests before it.
 func (v *verification) checkPolicy(m *manifest, parsed *chain.Manifest) {
-	if v.policy == nil {
-		return
-	}
 	f := Finding{Severity: Tampered, Code: BelowPolicy, Object: m.stored.key, Version: m.info.Version, Manifest: m.n}
 	f.entriesOf(parsed)
-	if strength(parsed.Lock.Mode) < strength(v.policy.said.LockMode) {
-		f.Text = fmt.Sprintf("manifest %d and its segment were to be locked %s; the genesis promised %s", m.n, parsed.Lock.Mode, v.policy.said.LockMode)
+	until, before := parsed.Lock.RetainUntil.Time, v.retained
+	if until.After(before) {
+		v.retained = until
+	}
+	p := v.policy
+	if p != nil && strength(parsed.Lock.Mode) < strength(p.said.LockMode) {
+		f.Text = fmt.Sprintf("manifest %d and its segment were to be locked %s; the genesis promised %s", m.n, parsed.Lock.Mode, p.said.LockMode)
 		v.found.add(f)
 	}
-	before := v.retained
-	if v.retained = parsed.Lock.RetainUntil.Time; v.retained.Before(before) {
-		v.retained = before
-	}
-	least := v.policy.retention.After(parsed.SealedAt.Time).Truncate(time.Second)
-	if parsed.Lock.RetainUntil.Before(least) {
+	switch {
+	case p != nil && until.Before(p.retention.After(parsed.SealedAt.Time).Truncate(time.Second)):
 		f.Text = fmt.Sprintf("manifest %d and its segment were to be kept until %s; the genesis promised %s, until %s",
-			m.n, parsed.Lock.RetainUntil.Format(time.RFC3339), v.policy.said.Retention, least.Format(time.RFC3339))
-		v.found.add(f)
-	} else if parsed.Lock.RetainUntil.Before(before) {
+			m.n, until.Format(time.RFC3339), p.said.Retention, p.retention.After(parsed.SealedAt.Time).Format(time.RFC3339))
+	case until.Before(before):
 		f.Text = fmt.Sprintf("manifest %d and its segment were to be kept until %s, less long than what comes before it, until %s",
-			m.n, parsed.Lock.RetainUntil.Format(time.RFC3339), before.Format(time.RFC3339))
-		v.found.add(f)
+			m.n, until.Format(time.RFC3339), before.Format(time.RFC3339))
+	default:
+		return
 	}
+	v.found.add(f)
 }
 
 // Bounds beyond which times are worth a word.

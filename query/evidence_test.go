@@ -237,6 +237,7 @@ type builder struct {
 	k       *chain.SigningKey
 	head    chain.Head
 	at      time.Time // when the next manifest is sealed
+	until   time.Time // how long it is kept at least
 	genesis []byte
 	zstd    chain.Compressor
 }
@@ -271,7 +272,10 @@ func (b *builder) commit(kind chain.Kind, end *chain.Head, fill func(*chain.Mani
 	if err != nil {
 		b.Fatal(err)
 	}
-	next.SealedAt, next.Lock = chain.Time{Time: b.at}, chain.Lock{Mode: "COMPLIANCE", RetainUntil: chain.Time{Time: b.at.AddDate(8, 0, 0)}}
+	if until := b.at.AddDate(8, 0, 0); until.After(b.until) {
+		b.until = until
+	}
+	next.SealedAt, next.Lock = chain.Time{Time: b.at}, chain.Lock{Mode: "COMPLIANCE", RetainUntil: chain.Time{Time: b.until}}
 	fill(next)
 	data, payload, err := next.Sign(b.k)
 	if err == nil {
@@ -280,7 +284,7 @@ func (b *builder) commit(kind chain.Kind, end *chain.Head, fill func(*chain.Mani
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.m.put(b.Layout.Manifest(next.N), "m", data, b.at.AddDate(9, 0, 0))
+	b.m.put(b.Layout.Manifest(next.N), "m", data, b.until.AddDate(1, 0, 0))
 	return data
 }
 
@@ -317,7 +321,7 @@ func (b *builder) segment(entries int) string {
 		next.Sources, next.SourcesOmitted = sum.SourceRanges()
 	})
 	key := b.Layout.Root() + s.Key
-	b.m.put(key, "s", object.Bytes(), b.at.AddDate(9, 0, 0))
+	b.m.put(key, "s", object.Bytes(), b.until.AddDate(1, 0, 0))
 	return key
 }
 

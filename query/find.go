@@ -138,7 +138,7 @@ func (l *Log) findIn(ctx context.Context, s search, want []byte) ([]Match, error
 	}
 	var matches []Match
 	err = chain.VerifySegment(m, r, func(e *chain.Entry, line []byte) error {
-		if !bytes.Contains(line, want) || !names(e, want) {
+		if !bytes.Contains(line, want[1:len(want)-1]) || !names(e, want) {
 			return nil
 		}
 		matches = append(matches, Match{
@@ -154,16 +154,28 @@ func (l *Log) findIn(ctx context.Context, s search, want []byte) ([]Match, error
 	return matches, nil
 }
 
-// names reports whether the entry's record carries the request id want, as a JSON string.
+// names reports whether the entry's record carries the request id want, a JSON string, or the number that it spells: as a member,
+// or as one that was repeated in the record.
 func names(e *chain.Entry, want []byte) bool {
+	is := func(value []byte) bool {
+		return bytes.Equal(value, want) || len(value) == len(want)-2 && bytes.Equal(value, want[1:len(want)-1])
+	}
 	objects := [][]byte{e.Record}
 	if e.Meta != nil {
 		objects = append(objects, chain.Member(chain.Member(e.Meta, "otlp"), "attributes"))
 	}
 	for _, obj := range objects {
 		for _, name := range []string{"request_id", "gen_ai.response.id"} {
-			if bytes.Equal(chain.Member(obj, name), want) {
+			if is(chain.Member(obj, name)) {
 				return true
+			}
+		}
+		var again [][2]json.RawMessage
+		if dup := chain.Member(obj, chain.TagDup); dup != nil && json.Unmarshal(dup, &again) == nil {
+			for _, pair := range again {
+				if key := string(pair[0]); (key == `"request_id"` || key == `"gen_ai.response.id"`) && is(pair[1]) {
+					return true
+				}
 			}
 		}
 	}

@@ -78,7 +78,7 @@ const (
 
 // meanings says of each kind what it may mean, in plain words.
 var meanings = map[Code]string{
-	OtherKey:          "This is the key of another log, or somebody else wrote all of this.",
+	OtherKey:          "This is the key of another log, or a later one of this log (trust the genesis's), or somebody else wrote all of this.",
 	ManifestMissing:   "Somebody who could delete took it away, the store lost it, or what comes after it was made up. What it said is not proven any more; a segment that it committed cannot be told from a forgery.",
 	ManifestForged:    "Somebody without the chain's key changed or wrote it, or it is damaged. Nothing that it says counts.",
 	ManifestMisplaced: "A genuine manifest was put where another belongs.",
@@ -135,11 +135,16 @@ func (f *findings) add(finding Finding) {
 	f.all = append(f.all, finding)
 }
 
-// replace puts one finding in the place of all of a kind.
-func (f *findings) replace(code Code, finding Finding) {
+// replace puts one finding in the place of those that match.
+func (f *findings) replace(match func(Finding) bool, finding Finding) {
 	f.mu.Lock()
-	f.all = slices.DeleteFunc(f.all, func(f Finding) bool { return f.Code == code })
-	delete(f.of, code)
+	f.all = slices.DeleteFunc(f.all, func(old Finding) bool {
+		if match(old) {
+			f.of[old.Code]--
+			return true
+		}
+		return false
+	})
 	f.mu.Unlock()
 	f.add(finding)
 }

@@ -11,10 +11,11 @@ import (
 // KeptHead is what somebody kept of a log outside of its store: how many entries it had and the root of the tree over them, or
 // only a hash.
 type KeptHead struct {
-	Name string      // for messages
-	Size uint64      // of the tree; 0 if only a hash is known
-	Root *chain.Hash // of the tree
-	Hash *chain.Hash // an entry hash, a tree's root or a manifest's payload hash; nil if more is known
+	Name  string      // for messages
+	Chain string      // "" if only a hash is known
+	Size  uint64      // of the tree; 0 if only a hash is known
+	Root  *chain.Hash // of the tree
+	Hash  *chain.Hash // an entry hash, a tree's root or a manifest's payload hash; nil if more is known
 
 	// Payload is the payload hash of manifest number N that the head is of, if that is known: manifests without entries do not
 	// change the tree, and would be missed by nobody who knows the tree alone.
@@ -63,18 +64,18 @@ func ParseKeptHead(name string, data []byte) (KeptHead, *chain.Head, error) {
 			return k, nil, err
 		}
 		c, err := chain.PeekCheckpoint(m.Checkpoint)
-		k.Size, k.Root, k.Checkpoint, k.Payload, k.N = c.Size, &c.Root, m.Checkpoint, &payload, m.N
+		k.Chain, k.Size, k.Root, k.Checkpoint, k.Payload, k.N = m.Chain, c.Size, &c.Root, m.Checkpoint, &payload, m.N
 		return k, nil, err
 	}
 	head := new(chain.Head)
 	err := head.UnmarshalJSON(bytes.TrimSpace(data))
 	if err == nil {
 		root := head.Tree.Root()
-		k.Size, k.Root, k.Checkpoint, k.Payload, k.N = head.NextSeq, &root, head.Checkpoint, &head.PreviousManifest, head.NextN-1
+		k.Chain, k.Size, k.Root, k.Checkpoint, k.Payload, k.N = head.Chain, head.NextSeq, &root, head.Checkpoint, &head.PreviousManifest, head.NextN-1
 		return k, head, nil
 	}
 	if c, err := chain.PeekCheckpoint(string(data)); err == nil {
-		k.Size, k.Root, k.Checkpoint = c.Size, &c.Root, string(data)
+		k.Chain, k.Size, k.Root, k.Checkpoint = c.Origin, c.Size, &c.Root, string(data)
 		return k, nil, nil
 	}
 	if len(data) > 0 && data[0] == '{' {

@@ -22,6 +22,9 @@ func (v *verification) walk(ctx context.Context, pool *segmentPool, segments *ob
 		v.found.add(Finding{Severity: Notice, Code: Stranger, Object: s.key, Text: "an object that is no manifest lies among the manifests"})
 	}
 	for m, err := range v.manifests(ctx, first, stranger) {
+		if err != nil && ctx.Err() != nil {
+			break
+		}
 		if err != nil {
 			if v.all == 0 {
 				return err
@@ -30,9 +33,7 @@ func (v *verification) walk(ctx context.Context, pool *segmentPool, segments *ob
 			v.found.add(Finding{Severity: Unchecked, Code: Unreadable, Manifest: next, Text: fmt.Sprintf("what comes after manifest %d cannot be listed: %v", next-1, err)})
 			break
 		}
-		if v.all++; v.all == 1 {
-			v.first = m.data
-		}
+		v.all++
 		if m.n != next {
 			v.gap(next, m)
 		}
@@ -65,7 +66,7 @@ func (v *verification) walk(ctx context.Context, pool *segmentPool, segments *ob
 	if v.Since != nil && next == first {
 		v.rolledBack(first)
 	}
-	if v.good == 0 && v.other == v.all && v.all > 0 {
+	if v.foreign != nil {
 		v.otherKey()
 	}
 	if v.head.NextN > 0 && v.head.CheckpointKey == "" {
@@ -92,7 +93,7 @@ func (v *verification) lost() {
 func (v *verification) lookOver(ctx context.Context, segments *objects, m *chain.Manifest) {
 	key := v.Layout.Root() + m.Segment.Key
 	s, listed := segments.take(key)
-	if segments.err != nil {
+	if segments.err != nil && ctx.Err() == nil {
 		v.unlisted(segments)
 	}
 	if key <= v.listedFrom || !listed && segments.dropped { // the clock was set back far
@@ -202,8 +203,8 @@ func (v *verification) check(ctx context.Context, m *manifest) *chain.Manifest {
 	if err != nil {
 		f.Code, f.Text = ManifestForged, forgedText(m.n, err)
 		if errors.Is(err, chain.ErrSignature) {
-			v.other++
 			f.Text += v.whoseKey(m.data)
+			v.noteForeign(m)
 		}
 		v.found.add(f)
 		v.lost()
@@ -276,13 +277,31 @@ func (v *verification) whoseKey(data []byte) string {
 	return ": its key was never announced"
 }
 
-// otherKey puts one finding in the place of those of all manifests, of which none is signed by the trusted key.
-func (v *verification) otherKey() {
-	text := fmt.Sprintf("none of the %d manifests is signed with the trusted key", v.all)
-	if m, err := chain.PeekManifest(v.first); err == nil && m.Genesis != nil {
-		if named, err := chain.ParsePublicKey([]byte(m.Genesis.ManifestKey)); err == nil {
-			text += fmt.Sprintf("; the genesis names the key %s", named.Fingerprint())
-		}
+// noteForeign notes whether the genesis is whole, but of another key than the one that is trusted.
+func (v *verification) noteForeign(m *manifest) {
+	if v.good > 0 || m.n != 0 && v.foreign == nil {
+		return
 	}
-	v.found.replace(ManifestForged, Finding{Severity: Tampered, Code: OtherKey, Object: v.Layout.Manifest(0), Text: text})
+	if v.foreign != nil { // and so are those that follow it
+		v.foreignUpTo = m.n
+		return
+	}
+	claims, err := chain.PeekManifest(m.data)
+	if err != nil || claims.Genesis == nil {
+		return
+	}
+	key, err := chain.ParsePublicKey([]byte(claims.Genesis.ManifestKey))
+	if err != nil {
+		return
+	}
+	if _, _, err := chain.OpenManifest(m.data, key); err == nil {
+		v.foreign, v.foreignUpTo = &key, 0
+	}
+}
+
+// otherKey puts one finding in the place of those of the manifests that are not signed with the trusted key, from the genesis on.
+func (v *verification) otherKey() {
+	text := fmt.Sprintf("the genesis names the key %s, trusted is %s; manifests 0 to %d are not signed with that", v.foreign.Fingerprint(), v.Key.Fingerprint(), v.foreignUpTo)
+	v.found.replace(func(f Finding) bool { return f.Code == ManifestForged && f.Manifest <= v.foreignUpTo },
+		Finding{Severity: Tampered, Code: OtherKey, Object: v.Layout.Manifest(0), Text: text})
 }

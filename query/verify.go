@@ -108,17 +108,17 @@ type verification struct {
 	expect   []expectation
 
 	// Of the walk over the manifests:
-	head    chain.Head
-	known   bool   // head stands where the manifest before left it
-	gaps    uint64 // manifests that end before so many entries are missing, or were; 0: none is
-	last    uint64 // number of the last manifest that counts
-	good    uint64 // manifests that count
-	other   uint64 // manifests that another key has signed, or none
-	all     uint64 // manifests there are
-	first   []byte // the first manifest there is
-	before  chain.PublicKey
-	policy  *policy
-	skipped struct{ segments, entries uint64 }
+	head        chain.Head
+	known       bool             // head stands where the manifest before left it
+	gaps        uint64           // manifests that end before so many entries are missing, or were; 0: none is
+	last        uint64           // number of the last manifest that counts
+	good        uint64           // manifests that count
+	foreign     *chain.PublicKey // of a genesis that is whole, but not of the trusted key
+	foreignUpTo uint64           // number of the last manifest from it on that is not signed with the trusted key
+	all         uint64           // manifests there are
+	before      chain.PublicKey
+	policy      *policy
+	skipped     struct{ segments, entries uint64 }
 
 	listedFrom string            // the listing of segments begins after this key
 	retained   time.Time         // latest retain-until so far
@@ -161,10 +161,20 @@ func (l *Log) Verify(ctx context.Context, opts VerifyOptions) (*Report, error) {
 		return nil, err
 	}
 	if ctx.Err() == nil {
-		v.leftOver(segments)
+		v.leftOver(ctx, segments)
 	}
 	v.conclude(ctx)
 	return &v.report, nil
+}
+
+// OtherKey is the report of a log whose genesis names another key than the one that is trusted: nothing of it is looked at.
+func (l *Log) OtherKey(trusted, named chain.Hash) *Report {
+	text := fmt.Sprintf("the genesis names the key %s, trusted is %s", named, trusted)
+	return &Report{
+		Chain: l.Layout.Chain, Bucket: l.Bucket.String(), Key: trusted, Verdict: "tampered", Locked: "not looked at",
+		Findings:   []Finding{{Severity: Tampered, Code: OtherKey, Object: l.Layout.Manifest(0), Text: text, Meaning: meanings[OtherKey]}},
+		NotChecked: []string{"anything: with the key's PEM file instead of its fingerprint, what is signed with it is looked for"},
+	}
 }
 
 func (v *verification) notChecked(what string) {
@@ -174,6 +184,11 @@ func (v *verification) notChecked(what string) {
 // begin sets where the walk starts.
 func (v *verification) begin(ctx context.Context) error {
 	v.before = v.Key
+	for _, kept := range v.Expect {
+		if kept.Chain != "" && kept.Chain != v.Layout.Chain {
+			return fmt.Errorf("%s is of chain %s, not of %s", kept.Name, kept.Chain, v.Layout.Chain)
+		}
+	}
 	for _, kept := range v.Expect {
 		v.expect = append(v.expect, expectation{KeptHead: kept})
 		v.hashes = v.hashes || kept.Hash != nil
@@ -186,6 +201,7 @@ func (v *verification) begin(ctx context.Context) error {
 		return fmt.Errorf("the kept head is of chain %s, not of %s", v.Since.Chain, v.Layout.Chain)
 	}
 	v.head, v.known, v.frontier.proven = *v.Since, true, *v.Since
+	v.retained = v.Since.RetainUntil
 	// A day earlier than the head: keys are by the writer's clock.
 	v.listedFrom = v.Layout.Segment(0, v.Since.SealedAt.AddDate(0, 0, -1))
 	v.notChecked(fmt.Sprintf("what lies before manifest %d, entry %d: the kept head vouches for it", v.Since.NextN, v.Since.NextSeq))
@@ -257,7 +273,7 @@ func (v *verification) submit(ctx context.Context, pool *segmentPool, m *chain.M
 }
 
 // leftOver reports what no manifest names.
-func (v *verification) leftOver(segments *objects) {
+func (v *verification) leftOver(ctx context.Context, segments *objects) {
 	if v.good == 0 {
 		return // nobody can say what belongs there
 	}
@@ -267,7 +283,7 @@ func (v *verification) leftOver(segments *objects) {
 		}
 		v.found.add(Finding{Severity: Notice, Code: Uncommitted, Object: s.key, Text: "no manifest names this object"})
 	})
-	if segments.err != nil {
+	if segments.err != nil && ctx.Err() == nil {
 		v.unlisted(segments)
 	}
 }

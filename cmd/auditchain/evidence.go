@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/auditchain/auditchain/chain"
-	"github.com/auditchain/auditchain/ingest/disk"
 	"github.com/auditchain/auditchain/query"
 	"github.com/auditchain/auditchain/query/page"
 )
@@ -54,7 +53,7 @@ Exit code 0: made. 1: not in the log. 2: not found, but not everything could be 
 			} else {
 				var html bytes.Buffer
 				if err = page.Render(&html, e); err == nil {
-					err = disk.WriteFile(disk.OS{}, output, html.Bytes())
+					err = writeOutput(output, html.Bytes())
 				}
 			}
 			if err != nil {

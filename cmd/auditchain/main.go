@@ -59,11 +59,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if v, ok := errors.AsType[verdict](err); ok {
 		return int(v)
 	}
+	printError(stderr, err)
+	return exitUnknown
+}
+
+// printError says what went wrong, and what helps.
+func printError(stderr io.Writer, err error) {
 	fmt.Fprintf(stderr, "auditchain: %s\n", oneLine(err.Error()))
 	if h, ok := errors.AsType[hinted](err); ok {
 		fmt.Fprintf(stderr, "hint: %s\n", h.hint)
 	}
-	return exitUnknown
 }
 
 // oneLine keeps an error, which may be several joined ones, on one line.

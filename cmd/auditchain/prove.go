@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/auditchain/auditchain/chain"
-	"github.com/auditchain/auditchain/ingest/disk"
 	"github.com/auditchain/auditchain/query"
 )
 
@@ -79,7 +78,7 @@ Exit code 0: proven. 1: not in the log. 2: could not tell.`,
 				p.print(text)
 				return p.err
 			}
-			if err := disk.WriteFile(disk.OS{}, output, []byte(text)); err != nil {
+			if err := writeOutput(output, []byte(text)); err != nil {
 				return err
 			}
 			p.line("PROOF     in %s", output)
@@ -187,7 +186,7 @@ Exit code 0: proven. 1: the proof does not hold. 2: could not tell.`,
 		},
 	}
 	cmd.Flags().StringVar(&vkey, "checkpoint-key", "", "verifier key of the log's checkpoints, as the genesis or a rotation names it")
-	cmd.Flags().StringVar(&entry, "entry", "", "file with the entry's line")
+	cmd.Flags().StringVar(&entry, "entry", "", "file with the entry's line, as `auditchain evidence --format dir` writes it (entry.json)")
 	cmd.Flags().StringVar(&oldHead, "old-head", "", "file with the earlier head")
 	return cmd
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +34,7 @@ func TestMain(m *testing.M) {
 //	records FROM TO KEY=VALUE...    append the records req-FROM to req-TO to a log, as the plugin does with these keys
 //	flip GLOB                       change a byte in the middle of the file
 //	edit FILE OLD NEW               put NEW in the place of the first OLD in the file
+//	setfrom NAME FILE PATTERN       set NAME to what the pattern's group finds in the file
 //	fingerprint FILE                set FINGERPRINT to that of the public key in the file
 //	vkey FILE CHAIN                 set VKEY to the checkpoint key that goes with the signing key in the file
 //	server PROGRAM [tls]            start an S3 server, or use the one that runs, and set ENDPOINT, CA and the
@@ -54,7 +56,7 @@ func TestScripts(t *testing.T) {
 		},
 		Condition: s.condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "records": records, "flip": flip, "edit": edit, "fingerprint": fingerprint, "vkey": vkey,
+			"exits": exits, "records": records, "flip": flip, "edit": edit, "setfrom": setFrom, "fingerprint": fingerprint, "vkey": vkey,
 			"server": s.server, "make-bucket": s.makeBucket, "delete": s.remove, "overwrite": s.overwrite,
 		},
 	})
@@ -239,4 +241,15 @@ func vkey(ts *testscript.TestScript, neg bool, args []string) {
 	text, err := key.CheckpointKey(args[1])
 	ts.Check(err)
 	ts.Setenv("VKEY", text)
+}
+
+func setFrom(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: setfrom NAME FILE PATTERN")
+	}
+	match := regexp.MustCompile(args[2]).FindStringSubmatch(ts.ReadFile(args[1]))
+	if len(match) != 2 {
+		ts.Fatalf("%s is not in %s", args[2], args[1])
+	}
+	ts.Setenv(args[0], match[1])
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"unicode"
 
@@ -144,7 +143,7 @@ func (t *targetFlags) trusted(ctx context.Context, s section, log *query.Log) (c
 		case err != nil:
 			return key, readHint(err)
 		case key.Fingerprint() != fingerprint:
-			return key, hint(fmt.Errorf("the genesis in %s names the key %s, not %s", log.Bucket, key.Fingerprint(), fingerprint), "it is another log, or somebody else wrote it; with the key's PEM file instead of its fingerprint all findings are listed")
+			return key, otherKeyError{log.OtherKey(fingerprint, key.Fingerprint())}
 		}
 		return key, nil
 	}
@@ -176,6 +175,11 @@ func (t *targetFlags) trusted(ctx context.Context, s section, log *query.Log) (c
 		"after a rotation name the chain's first key with --key: its PEM file, or the fingerprint that you were told")
 }
 
+// otherKeyError says that the genesis names another key than the one whose fingerprint is trusted: a definite no.
+type otherKeyError struct{ report *query.Report }
+
+func (e otherKeyError) Error() string { return e.report.Findings[0].Text }
+
 // parseFingerprint reads 64 hex digits, however people group them.
 func parseFingerprint(s string) (chain.Hash, error) {
 	digits := strings.Map(func(r rune) rune {
@@ -187,9 +191,12 @@ func parseFingerprint(s string) (chain.Hash, error) {
 	return chain.ParseHash([]byte(digits))
 }
 
+// maxKeyFile is the largest file of a key that is read, in bytes.
+const maxKeyFile = 64 << 10
+
 // readKey reads a public key, or a signing key's public one.
 func readKey(path string) (chain.PublicKey, error) {
-	text, err := os.ReadFile(path)
+	text, err := readFile(path, maxKeyFile)
 	if err != nil {
 		return chain.PublicKey{}, fmt.Errorf("reading the trusted key: %w", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/auditchain/auditchain/chain"
-	"github.com/auditchain/auditchain/ingest/disk"
 	"github.com/auditchain/auditchain/query"
 )
 
@@ -50,19 +48,13 @@ Exit code 0: intact. 1: tampered with, every finding is listed. 2: something cou
 			if err != nil {
 				return err
 			}
-			code := exitYes
+			// Each chain is verified, whatever becomes of the others. A definite no outweighs not knowing.
+			code, failed := exitYes, error(nil)
 			for i, s := range sections {
-				log, err := target.log(cmd.Context(), s)
+				report, err := verifyOne(cmd, &target, s, opts)
 				if err != nil {
-					return err
-				}
-				var clear func()
-				opts.Progress, clear = newProgress(cmd.ErrOrStderr(), "verifying")
-				opts.Now = time.Now()
-				report, err := log.Verify(cmd.Context(), opts)
-				clear()
-				if err != nil {
-					return readHint(err)
+					failed = errors.Join(failed, err)
+					continue
 				}
 				if flags.asJSON {
 					err = writeJSON(cmd.OutOrStdout(), report)
@@ -85,6 +77,12 @@ Exit code 0: intact. 1: tampered with, every finding is listed. 2: something cou
 					code = exitUnknown
 				}
 			}
+			if failed != nil && code != exitNo {
+				return failed
+			}
+			if failed != nil {
+				printError(cmd.ErrOrStderr(), failed)
+			}
 			if code != exitYes {
 				return verdict(code)
 			}
@@ -95,6 +93,26 @@ Exit code 0: intact. 1: tampered with, every finding is listed. 2: something cou
 	target.addKey(cmd)
 	flags.add(cmd)
 	return cmd
+}
+
+// verifyOne verifies one chain.
+func verifyOne(cmd *cobra.Command, target *targetFlags, s section, opts query.VerifyOptions) (*query.Report, error) {
+	log, err := target.log(cmd.Context(), s)
+	if other, ok := errors.AsType[otherKeyError](err); ok {
+		return other.report, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var clear func()
+	opts.Progress, clear = newProgress(cmd.ErrOrStderr(), "verifying")
+	defer clear()
+	opts.Now = time.Now()
+	report, err := log.Verify(cmd.Context(), opts)
+	if err != nil {
+		return nil, readHint(err)
+	}
+	return report, nil
 }
 
 // verifyFlags say how much is verified, and what a report goes into.
@@ -165,20 +183,6 @@ func readHead(name string) (query.KeptHead, *chain.Head, error) {
 	return query.ParseKeptHead(name, data)
 }
 
-// readFile reads a file of at most limit bytes.
-func readFile(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s is longer than the %d bytes allowed", name, limit)
-	}
-	return data, err
-}
-
 // parseRange reads --from and --to, each an entry's number, a day (UTC) or a time. Both ends are included.
 func parseRange(from, to string) (r query.Range, err error) {
 	bound := func(flag, s string, seq *uint64, at *time.Time, last bool) {
@@ -224,7 +228,7 @@ func saveHead(stderr io.Writer, path string, r *query.Report) error {
 	if err != nil {
 		return err
 	}
-	return disk.WriteFile(disk.OS{}, path, append(text, '\n'))
+	return writeOutput(path, append(text, '\n'))
 }
 
 // readHint adds what usually helps to an error of reading a log.

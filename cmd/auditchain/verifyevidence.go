@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,8 +24,10 @@ func newVerifyEvidence() *cobra.Command {
 		Short: "Check evidence of one record, offline",
 		Long: `Check what "auditchain evidence" made, step by step, without the log and without a network.
 
-Exit code 0: verified. 1: something in it is not what was written. 2: could not tell, or no --key was given: then all is
-checked but whether the key is the log's.`,
+It prints the entry that it verified: rely on that, not on what a page shows that is not ours.
+
+Exit code 0: verified. 1: something in it is not what was written. 2: could not tell, or the page is not the one that this
+program makes of its evidence, or no --key was given: then all is checked but whether the key is the log's.`,
 		Example: `  auditchain verify-evidence case.html --key 6b1f2c...e0`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -50,6 +55,8 @@ checked but whether the key is the log's.`,
 				code = exitUnknown
 			case !r.OK:
 				code = exitNo
+			case strange:
+				code = exitUnknown // about the page: what it shows is not what was verified
 			}
 			if key == "" {
 				for i, c := range r.Checks {
@@ -59,9 +66,13 @@ checked but whether the key is the log's.`,
 				}
 			}
 			if asJSON {
-				err = writeJSON(cmd.OutOrStdout(), r)
+				err = writeJSON(cmd.OutOrStdout(), struct {
+					*chain.EvidenceReport
+					Page  string          `json:"page"` // ours, or other: not the one that this program makes of the evidence
+					Entry json.RawMessage `json:"entry,omitempty"`
+				}{r, map[bool]string{false: "ours", true: "other"}[strange], entryOf(e, r)})
 			} else {
-				err = printEvidence(cmd, e, r, code, strange)
+				err = printEvidence(cmd, e, r, code)
 			}
 			if err == nil && code != exitYes {
 				err = verdict(code)
@@ -107,23 +118,27 @@ func onlyTrustFails(r *chain.EvidenceReport) bool {
 	return true
 }
 
-func printEvidence(cmd *cobra.Command, e *chain.Evidence, r *chain.EvidenceReport, code int, strange bool) error {
+func printEvidence(cmd *cobra.Command, e *chain.Evidence, r *chain.EvidenceReport, code int) error {
 	p := printer{w: cmd.OutOrStdout()}
 	switch code {
 	case exitYes:
 		p.line("VERIFIED  entry %d of %s", r.Seq, e.Chain)
-	case exitNo:
-		p.line("NOT VERIFIED")
-	default:
+	case exitUnknown:
+		if r.OK {
+			p.line("VERIFIED  entry %d of %s, as it stands below; NOT the page around it, which is another than this program makes of it", r.Seq, e.Chain)
+			break
+		}
 		p.line("GENUINE   entry %d of %s, if the log's first key has the fingerprint", r.Seq, e.Chain)
 		p.line("          %s", r.Fingerprint)
 		p.line("          compare it with one that you have by another way, or name that one with --key")
+	case exitNo:
+		p.line("NOT VERIFIED")
 	}
 	for _, c := range r.Checks {
 		switch {
 		case c.OK:
 			p.line("  yes  %-11s %s", c.Code, c.Text)
-		case code == exitUnknown:
+		case c.Code == "trust" && code == exitUnknown:
 			p.line("  ?    %-11s %s", c.Code, c.Text)
 		default:
 			p.line("  NO   %-11s %s", c.Code, c.Text)
@@ -138,10 +153,24 @@ func printEvidence(cmd *cobra.Command, e *chain.Evidence, r *chain.EvidenceRepor
 		p.line("  - what the store said of the %s when this was made: %s", o.What, lock)
 	}
 	p.line("  - when and by what it was made: %s, by %s, from %s", e.Made.At.Format(time.RFC3339), e.Made.By, e.Made.From)
-	p.line("  - that the log was not cut off or written anew since")
-	if strange {
-		p.line("")
-		p.line("warning: the page around it is not the one that this program makes of it: do not rely on what it shows in a browser")
+	p.line("  - that the log was not cut off or written anew since; and whoever had the manifest's key, even after it was replaced, could make")
+	p.line("    evidence that never was in the log: ask the log, with auditchain verify --expect-head %s", r.Payload)
+	if entry := entryOf(e, r); entry != nil {
+		var pretty bytes.Buffer
+		if err := json.Indent(&pretty, entry, "", "  "); err != nil {
+			return err
+		}
+		for line := range strings.Lines(pretty.String()) {
+			p.line("  %s", strings.TrimSuffix(line, "\n"))
+		}
 	}
 	return p.err
+}
+
+// entryOf returns the entry if it has been proven but for whose key it is.
+func entryOf(e *chain.Evidence, r *chain.EvidenceReport) json.RawMessage {
+	if !onlyTrustFails(r) {
+		return nil
+	}
+	return e.Entry
 }
