@@ -264,6 +264,8 @@ func (d *Dir) walk(ctx context.Context, fsys fs.FS, base, prefix, startAfter str
 			if err := d.walk(ctx, fsys, key, prefix, startAfter, yield); err != nil {
 				return err
 			}
+		case !e.IsDir() && !e.Type().IsRegular() && strings.HasPrefix(key, prefix) && key > startAfter:
+			return fmt.Errorf("%s is no file but %s: an object that cannot be read", key, e.Type()) // not passed over: it may be what counts
 		case e.Type().IsRegular() && strings.HasPrefix(key, prefix) && key > startAfter:
 			file, err := e.Info()
 			if err != nil {

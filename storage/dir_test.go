@@ -56,6 +56,21 @@ func TestDirFiles(t *testing.T) {
 		t.Errorf("outside: %v, %v", left, err)
 	}
 
+	// A link is no object, and not passed over: a reader would miss what it stands for.
+	listing := func() (err error) {
+		for _, err = range bucket.List(ctx, "", "") {
+		}
+		return err
+	}
+	for _, link := range []string{"absolute", "relative"} {
+		if err := listing(); err == nil || !strings.Contains(err.Error(), link+" is no file") {
+			t.Errorf("listing with a link: %v", err)
+		}
+		if err := os.Remove(filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+
 	// What a crash leaves is no object, and is in nobody's way.
 	if err := os.WriteFile(filepath.Join(dir, ".incoming", "left"), []byte("half"), 0o444); err != nil {
 		t.Fatal(err)
