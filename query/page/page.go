@@ -27,7 +27,7 @@ import (
 var files embed.FS
 
 // scripts are the parts of the page's script, in their order.
-var scripts = []string{"bytes", "json", "entry", "keys", "note", "manifest", "evidence", "show", "record", "details", "layout", "main"}
+var scripts = []string{"bytes", "json", "values", "entry", "keys", "note", "manifest", "evidence", "show", "record", "details", "layout", "main"}
 
 // shell is the page around the evidence. Its HTML stands in the spelling in which a browser writes a document out again
 // (HTML standard, "Serialising HTML fragments"), since the script compares the two.

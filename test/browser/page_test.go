@@ -118,7 +118,7 @@ func (s *specimen) evidence() *chain.Evidence { return s.log.Evidence(s.seq) }
 func (s *specimen) fingerprint() chain.Hash { return s.key.Public().Fingerprint() }
 
 // nasty is a record of what may go wrong on the way to a reader's eyes.
-const nasty = `"time":"2026-11-23T07:25:01.000000000Z","meta":{"otlp":{"attributes":{"gen_ai.request.model":"m","gen_ai.custom":"c","gen_ai.usage.input_tokens":18446744073709551615}}},"group":{"record":{"a":1}},"record":{"request_id":"</script><script>document.body.remove()</script><!--","model_id":"\u202egnp.exe\u200b","user_id":"<img src=x onerror=alert(1)>","status":1.0,"latency_ms":-0.0,"output_tokens":9007199254740993,"status":2.50,"big":1e400,"sep":"a` + "\u2028" + `b","nul":"\u0000\u001b[2J","bin":{"$bin":"W47/"},"$$dup":1,"prompt":"line\n\tone` + "\u202e" + `two","a":[],"o":{},"n":null,"$dup":[["request_id","again"]]}}`
+const nasty = `"time":"2026-11-23T07:25:01.000000000Z","meta":{"otlp":{"attributes":{"gen_ai.request.model":"m","gen_ai.custom":"c","gen_ai.usage.input_tokens":18446744073709551615}}},"group":{"record":{"a":1}},"record":{"request_id":"</script><script>document.body.remove()</script><!--","model_id":"` + "\u202egnp.exe\u200b" + `","user_id":"<img src=x onerror=alert(1)>","status":1.0,"latency_ms":-0.0,"output_tokens":9007199254740993,"big":1e+400,"sep":"a` + "\u2028" + `b","nul":"\u0000\u001b[2J","bin":{"$bin":"W47/"},"$$dup":1,"prompt":"line\n\tone` + "\u202e" + `two","a":[],"o":{},"n":null,"$dup":[["status",2.50]]}}`
 
 func specimens(t testing.TB) []*specimen {
 	first := logs.Ed25519(t, "first")
@@ -146,7 +146,7 @@ func specimens(t testing.TB) []*specimen {
 		{"event", first, plain, 6, []string{"quarantine", "gaFiAg=="}},
 		{"nasty", first, plain, 7, []string{
 			"</script><script>document.body.remove()</script><!--", "U+202Egnp.exeU+200B", `\u0000\u001b[2J`, "aU+2028b", "18446744073709551615",
-			"9007199254740993", "1.0", "2.50", "1e400", "-0.0", "gen_ai.custom", `"$bin": "W47/"`, "line\n\toneU+202Etwo", "repeats a key",
+			"9007199254740993", "1.0", "2.50", "1e+400", "-0.0", "gen_ai.custom", `"$bin": "W47/"`, "line\n\toneU+202Etwo", "repeats a key",
 		}},
 		{"long", first, plain, 8, []string{"Zażółć gęślą", "more characters are not shown"}},
 		{"p256", second, p256, 2, nil},
@@ -228,6 +228,12 @@ func testIntact(b *tab, s *specimen) {
 		if !strings.Contains(record, want) {
 			b.t.Errorf("the record is shown without %q: %.3000s", want, record)
 		}
+	}
+	// What a stolen key could have made is said, with what tells.
+	payload := chain.Sum(payloadOf(b.t, e.Manifest)).String()
+	if limits := b.textOf("#limits"); !strings.Contains(limits, "that never was in the log") || !strings.Contains(limits, "payload is "+payload) ||
+		!strings.Contains(limits, "auditchain verify ... --expect-head "+payload) {
+		b.t.Errorf("it is not said what a stolen key could have made: %s", limits)
 	}
 	if r := b.give(chain.Sum([]byte("another")).String()); r.State != "otherkey" || r.Steps["trust"] != "bad" {
 		b.t.Errorf("with another fingerprint the page says %q", r.State)
@@ -346,7 +352,7 @@ func testPrint(b *tab, s *specimen) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	for _, want := range []string{chain.Sum(e.Entry).String(), proof.Hashes[0].String(), "What this does not prove", "COMPLIANCE"} {
+	for _, want := range []string{chain.Sum(e.Entry).String(), proof.Hashes[0].String(), "What this does not prove", "COMPLIANCE", "--expect-head"} {
 		if !strings.Contains(string(out), want) {
 			b.t.Errorf("%q is not printed", want)
 		}

@@ -8,6 +8,7 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -120,6 +121,21 @@ func tamperings(t testing.TB, s *specimen) []tampering {
 		{`"sig":"`, `"sig":"AAAA`}, {`"payloadType":"application/vnd.in-toto`, `"payloadType":"application/vnd.in-tote`}, {"]}}", "]}}\n"},
 		{`"payloadType":"a`, `"payloadType":"\u0061`},
 	})
+	hint := func(key chain.PublicKey) []byte {
+		sum := key.Fingerprint()
+		return []byte(`"hint":"` + base64.StdEncoding.EncodeToString(sum[:]) + `"`)
+	}
+	rehint := func(stored []byte, from, to chain.PublicKey) []byte {
+		if !bytes.Contains(stored, hint(from)) {
+			t.Fatalf("no hint %s in %.300s", hint(from), stored)
+		}
+		return bytes.Replace(stored, hint(from), hint(to), 1)
+	}
+	add("manifest: the hint of another key", func(e *chain.Evidence) { e.Manifest = rehint(e.Manifest, current.Public(), attacker.Public()) })
+	add("keys: the first one with the hint of another key", func(e *chain.Evidence) { e.Keys[0] = rehint(e.Keys[0], s.key.Public(), attacker.Public()) })
+	add("manifest: no hint", func(e *chain.Evidence) {
+		e.Manifest = bytes.Replace(e.Manifest, hint(current.Public()), []byte(`"hint":""`), 1)
+	})
 	add("manifest: none", func(e *chain.Evidence) { e.Manifest = nil })
 	add("manifest: the genesis", func(e *chain.Evidence) { e.Manifest = e.Keys[0] })
 	add("manifest: of another segment", func(e *chain.Evidence) { e.Manifest = s.log.Evidence(0).Manifest })
@@ -154,6 +170,14 @@ func tamperings(t testing.TB, s *specimen) []tampering {
 			{`"digest":{"sha256":"`, `"digest":{"sha512":"x","sha256":"`}, {`"predicateType":"urn:auditchain`, `"predicateType":"urn:auditchaim`}, {`Statement/v1`, `Statement/v2`},
 			{`"chain":"a`, `"chain":"b`}, {`"checkpoint":"`, `"checkpoint":"x`}, {`-12}}`, `-12}} `},
 		})
+
+	// A segment's lines cannot be more than their bytes.
+	sizes := regexp.MustCompile(`"(size|raw_size)":\d+`)
+	for _, bytes := range []string{"4", "5"} { // of the five entries of the first log's second segment
+		add("signed: lines of "+bytes+" bytes", func(e *chain.Evidence) {
+			e.Manifest = sign(t, current, sizes.ReplaceAll(payloadOf(t, e.Manifest), []byte(`"$1":`+bytes)))
+		})
+	}
 
 	add("keys: none", func(e *chain.Evidence) { e.Keys = nil })
 	add("keys: one of no bytes", func(e *chain.Evidence) { e.Keys[0] = nil })

@@ -47,6 +47,10 @@ function fromBase64(text, strict = true) {
   return out;
 }
 
+function toBase64(bytes) {
+  return btoa(String.fromCharCode(...bytes));
+}
+
 // utf8 refuses what is not UTF-8 and keeps a byte order mark, so that no two byte strings give one text.
 function utf8(bytes) {
   return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);

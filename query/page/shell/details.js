@@ -50,7 +50,7 @@ function showTechnical(found, into) {
       entry.chunk && row("Chunk", code(entry.chunk.sha256), `, ${entry.chunk.entries} entries`)),
     ...block("Manifest",
       row("Number", String(m.n)),
-      row("Payload hash", code(m.payload_hash)),
+      row("SHA-256 of its payload", code(m.payload_hash)),
       row("Sealed", code(m.sealed_at), " by the writer's clock"),
       maybe("Store's clock minus the writer's", m.clock_skew_ms === undefined ? undefined : `${m.clock_skew_ms} ms`),
       row("Entries", `${m.first_seq} to ${m.next_seq - 1n}`),
@@ -74,6 +74,15 @@ function showTechnical(found, into) {
     el("h3", "", "Proof"),
     el("p", "", `${proof.hashes.length} hashes, from entry ${proof.index} to the root of the tree of ${checkpoint.size} entries, the entry's neighbour first:`),
     el("pre", "", proof.hashes.length ? proof.hashes.map(hex).join("\n") : "none: the entry is the only one"));
+}
+
+// showComparison says what only the log itself can tell.
+function showComparison(m, into) {
+  into.replaceChildren(
+    "That the record ever was in the log. Whoever had the key that signed this manifest, even after it was replaced by a rotation, could make such evidence " +
+      "of a record that never was in the log. So compare the manifest with the log itself, or with a head that was kept: the SHA-256 of the manifest's payload is ",
+    code(m.payload_hash), ". This command tells whether the log contains that manifest:",
+    el("pre", "", visible(`auditchain verify ... --expect-head ${m.payload_hash}`)));
 }
 
 function lockOf(o) {

@@ -6,8 +6,8 @@ const evidence = struct({
   entry: nullable(base64),
   proof: string,
   manifest: nullable(base64),
-  keys: array(nullable(base64)),
-  objects: array(struct({ what: string, key: string, version_id: string, lock_mode: string, retain_until: string })),
+  keys: array(nullable(base64), 10000),
+  objects: array(struct({ what: string, key: string, version_id: string, lock_mode: string, retain_until: string }), 100),
   made: struct({ at: time, by: string, from: string }),
 });
 

@@ -101,14 +101,16 @@ function nullable(type) {
 }
 
 // array takes null, too: Go writes a list that was never made so.
-function array(type) {
+function array(type, most = Infinity) {
   return (r) => {
     const all = [];
     if (r.has("null")) return all;
     r.want("[");
     if (r.has("]")) return all;
-    do all.push(type(r));
-    while (r.has(","));
+    do {
+      if (all.length === most) r.fail(`the list has more than ${most} elements`);
+      all.push(type(r));
+    } while (r.has(","));
     r.want("]");
     return all;
   };

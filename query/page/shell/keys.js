@@ -8,15 +8,16 @@ async function parseKey(pem) {
   const m = /^-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=\n]+)\n-----END PUBLIC KEY-----\n$/.exec(pem);
   if (!m) throw new Error("a public key is not PEM");
   const der = fromBase64(m[1].replaceAll("\n", ""));
-  const fingerprint = hex(await sha256(der));
+  const sum = await sha256(der);
+  const fingerprint = hex(sum), hint = toBase64(sum);
   const text = hex(der);
   if (der.length === 44 && text.startsWith(ed25519Prefix)) {
     const raw = der.slice(12);
-    return { pem, fingerprint, kind: "Ed25519", verify: (message, sig) => verifyEd25519(raw, message, sig) };
+    return { fingerprint, hint, kind: "Ed25519", verify: (message, sig) => verifyEd25519(raw, message, sig) };
   }
   if (der.length === 91 && text.startsWith(p256Prefix) && der[26] === 4) {
     const point = der.slice(26);
-    return { pem, fingerprint, kind: "ECDSA P-256", verify: (message, sig) => verifyP256(point, message, sig) };
+    return { fingerprint, hint, kind: "ECDSA P-256", verify: (message, sig) => verifyP256(point, message, sig) };
   }
   throw new Error("a public key is neither Ed25519 nor ECDSA P-256");
 }

@@ -28,8 +28,9 @@ function makeLayout() {
   const steps = el("ol");
   const technicalBody = el("div");
   const madeBody = el("div");
+  const comparison = el("li");
   const parts = {
-    verdict, typed, fingerprint, compared, recordBody, steps, technicalBody, madeBody,
+    verdict, typed, fingerprint, compared, recordBody, steps, technicalBody, madeBody, comparison,
     key: section("key", "The key", el("p", "", "The first key of the log has this fingerprint:"), fingerprint, el("div", "screen", label, typed), compared),
     record: section("record", "The record", recordBody),
     checks: section("checks", "What was checked", steps),
@@ -38,6 +39,7 @@ function makeLayout() {
     limits: section("limits", "What this does not prove",
       el("ul", "",
         el("li", "", "That the record tells the truth. It is what was logged, unchanged since it was sealed. When that was, the writer's clock said."),
+        comparison,
         el("li", "", "That this page's own script is genuine. Whoever can change the data can change the script, too. If much depends on it, check the file with another program, ",
           code("auditchain verify-evidence FILE --key KEY"), ", or with other people's tools by section 10 of the format (docs/FORMAT.md)."),
         el("li", "", "That the log goes on as it did. Its end can have been cut off later; comparing it with heads that were kept elsewhere shows that."),

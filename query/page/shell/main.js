@@ -81,6 +81,7 @@ async function check(page, parts) {
   }
   showRecord(e, found.entry, parts.recordBody);
   showTechnical(found, parts.technicalBody);
+  showComparison(found.manifest, parts.comparison);
   showMade(e, parts.madeBody);
   parts.fingerprint.replaceChildren(groups(found.fingerprint));
   await watchKey(e, found, parts);

@@ -64,6 +64,7 @@ async function openManifest(bytes, key) {
   if (envelope.signatures.length !== 1) throw new Error("the manifest has not exactly one signature");
   const payload = envelope.payload;
   if (key) {
+    if (b.verificationMaterial.publicKey.hint !== key.hint) throw new Error("the manifest names another key than that which has to have signed it");
     const signed = join(encoder.encode(`DSSEv1 ${payloadType.length} ${payloadType} ${payload.length} `), payload);
     if (!(await key.verify(signed, envelope.signatures[0].sig))) throw new Error("the manifest's signature is wrong");
   }
@@ -86,7 +87,7 @@ async function subjectsOf(m) {
 }
 
 function isChainName(name) {
-  return name.length <= 200 && !name.includes("..") &&
+  return name.length <= 200 && !name.includes("..") && !/(^|\/)(manifests|segments)(\/|$)/.test(name) &&
     /^[a-z0-9]([a-z0-9._-]*[a-z0-9])?(\/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*$/.test(name);
 }
 
@@ -117,7 +118,7 @@ function checkManifest(m) {
   const maxFrame = BigInt(maxLine) + 1n, maxSegment = 8n << 30n;
   let size = 0n, raw = 0n, entries = 0n;
   for (const f of m.segment.frames) {
-    must(f.size > 0n && f.raw_size > 0n && f.size <= maxFrame && f.raw_size <= maxFrame && f.entries > 0n, "frames");
+    must(f.size > 0n && f.raw_size > 0n && f.size <= maxFrame && f.raw_size <= maxFrame && f.entries > 0n && f.entries <= f.raw_size, "frames");
     size += f.size;
     raw += f.raw_size;
     entries += f.entries;

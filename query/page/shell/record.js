@@ -39,29 +39,28 @@ function showRecord(e, entry, into) {
 }
 
 function showFields(entry, into) {
-  const record = members(entry.record);
-  const meta = entry.meta ? members(entry.meta) : [];
-  const all = [...record, ...attributesOf(meta)];
-  const rows = [];
-  const seen = new Set();
+  const known = new Set(auditFields.flatMap(([, ...names]) => names));
+  const isField = (key) => known.has(key) || key.startsWith("gen_ai.");
+  const record = members(entry.record, (key) => isField(key) || ["payload", "prompt", "response", "$dup"].includes(key));
+  const all = [...record.filter(([key]) => isField(key)), ...attributesOf(entry.meta, isField)];
+  const rows = []; // of label, key and value
   for (const [label, ...names] of auditFields) {
     const found = all.filter(([key]) => names.includes(key));
-    names.forEach((n) => seen.add(n));
-    for (const [key, raw] of found) rows.push(fieldRow(label, key, value(raw)));
-    if (found.length === 0) rows.push(fieldRow(label, names[0], el("span", "none", "not in the record")));
+    for (const member of found) rows.push([label, ...member]);
+    if (found.length === 0) rows.push([label, names[0]]);
   }
-  for (const [key, raw] of all) if (key.startsWith("gen_ai.") && !seen.has(key)) rows.push(fieldRow("", key, value(raw)));
-  const body = el("tbody", "", ...rows.slice(0, maxRows));
+  for (const member of all) if (!known.has(member[0])) rows.push(["", ...member]);
+  const body = el("tbody", "", ...rows.slice(0, maxRows).map((r) => fieldRow(...r)));
   const table = el("table", "", body);
   table.setAttribute("aria-label", "Audit fields of the record");
   into.append(el("h3", "", "What it says"), table);
   if (rows.length > maxRows) into.append(el("p", "note", `${rows.length - maxRows} more rows are not shown here.`));
   if (record.some(([key]) => key === "$dup")) into.append(el("p", "note", "The record repeats a key. Its first value is above; the others stand in $dup below."));
-  const payload = record.filter(([key, raw]) => key === "payload" && raw[0] === "{").flatMap(([, raw]) => members(raw));
+  const texts = [...inside(record, "payload", (key) => key === "prompt" || key === "response"), ...record];
   for (const [name, title] of [["prompt", "Prompt"], ["response", "Response"]]) {
-    for (const [, raw] of [...payload, ...record].filter(([key]) => key === name).slice(0, maxRows)) {
+    for (const [, raw] of texts.filter(([key]) => key === name)) {
       const pre = el("pre", "text");
-      if (raw[0] === '"') pre.append(clipped(textOf(raw), maxText, true));
+      if (raw[0] === '"') pre.append(clipped(JSON.parse(raw), maxText, true));
       else pretty(raw, pre);
       into.append(el("h3", "", title), pre);
     }
@@ -69,12 +68,20 @@ function showFields(entry, into) {
 }
 
 // attributesOf is meta.otlp.attributes, where Fluent Bit's OpenTelemetry input puts a record's attributes.
-function attributesOf(meta) {
-  const inside = (all, name) => all.filter(([key, raw]) => key === name && raw[0] === "{").flatMap(([, raw]) => members(raw));
-  return inside(inside(meta, "otlp"), "attributes");
+function attributesOf(meta, wanted) {
+  if (!meta) return [];
+  const otlp = members(meta, (key) => key === "otlp");
+  return inside(inside(otlp, "otlp", (key) => key === "attributes"), "attributes", wanted);
 }
 
-function fieldRow(label, key, shown) {
+// inside lists the members of the object that the member of that name is.
+function inside(all, name, wanted) {
+  return all.filter(([key, raw]) => key === name && raw[0] === "{").flatMap(([, raw]) => members(raw, wanted));
+}
+
+// fieldRow shows a field of the record; raw is left out where the record has none.
+function fieldRow(label, key, raw) {
+  const shown = raw === undefined ? el("span", "none", "not in the record") : value(raw);
   const th = el("th", "", ...(label ? [el("span", "", label), " "] : []), code(key));
   th.scope = "row";
   return el("tr", "", th, el("td", "", shown));
@@ -84,7 +91,7 @@ function fieldRow(label, key, shown) {
 function value(raw) {
   if (raw === '""') return el("span", "none", "empty");
   if (raw[0] === "{" || raw[0] === "[") return el("code", "", clipped(raw, 2000));
-  const text = raw[0] === '"' ? textOf(raw) : raw;
+  const text = raw[0] === '"' ? JSON.parse(raw) : raw;
   return el(/^[0-9a-f]{32,}$/i.test(text) ? "code" : "bdi", "", clipped(text, 2000));
 }
 
