@@ -212,7 +212,7 @@ var onDisks = []attack{
 			}
 		},
 		verdict: tampered,
-		hits:    []hit{{"other-key", "manifest 0", "", "none of the 4 manifests is signed with the trusted key; the genesis names the key …"}},
+		hits:    []hit{{"other-key", "manifest 0", "", "the genesis names the key …, trusted is …; manifests 0 to 3 are not signed with that"}},
 		and:     nil,
 	},
 }

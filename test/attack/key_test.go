@@ -175,6 +175,19 @@ var withKey = []attack{
 		verdict: tampered, proven: everything,
 		hits: []hit{{"below-policy", "manifest 4", "", "manifest 4 and its segment were to be kept until …; the genesis promised 30d, until …"}},
 	}, {
+		name: "manifest back-dated, so that its retention ends early", who: thief, on: both,
+		do: func(a *arena) {
+			a.head.RetainUntil = time.Time{}
+			a.heartbeat(time.Now().AddDate(0, 0, -20))
+		},
+		verdict: tampered, proven: everything,
+		hits: []hit{
+			{"below-policy", "manifest 4", "", "manifest 4 and its segment were to be kept until …, less long than what comes before it, until …"},
+			{"clock-set-back", "manifest 4", "", "manifest 4 was sealed at …, … days before manifest 3"},
+			{"stored-apart", "manifest 4", "", "manifest 4 says that it was sealed at …; the store has it since …"},
+			{"silence", "", "", "the last manifest was sealed 20 days ago, at …"},
+		},
+	}, {
 		name: "lock mode below what the genesis promised", who: thief + ", writer", on: disks,
 		do:      func(a *arena) { a.lock = storage.Governance; a.heartbeat(time.Now()) },
 		verdict: tampered, proven: everything,
