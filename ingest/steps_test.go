@@ -273,8 +273,26 @@ func injected(op storagetest.Op) error {
 	return fmt.Errorf("injected at %s: %w", op.Kind, syscall.EIO)
 }
 
-// raced says that the race detector runs, under which everything takes many times as long: then every fifth step fails.
+// raced says that the race detector runs, under which everything takes many times as long: then fewer steps fail.
 var raced bool
+
+// everyKind picks, for each kind of fault, the steps of a life that it strikes where there is not time for all: of each kind of step one, and not
+// always the first, if this is one of the kinds of fault that are its, every part-th.
+func everyKind(steps []string, part int) (picked []map[int]bool) {
+	places := make(map[string][]int)
+	for k, step := range steps {
+		places[step] = append(places[step], k)
+	}
+	for i := range faultKinds {
+		picked = append(picked, make(map[int]bool))
+		for s, step := range slices.Sorted(maps.Keys(places)) {
+			if at := places[step]; (s+i)%part == 0 {
+				picked[i][at[(s+i)/part%len(at)]] = true
+			}
+		}
+	}
+	return picked
+}
 
 // TestEveryStep has every step of a log's life fail, in every way, and after each lets it go on, be delivered to again, and be
 // verified: from the first start to the last close, over several segments.
@@ -282,22 +300,24 @@ func TestEveryStep(t *testing.T) {
 	type cell struct{ runs, restarts int }
 	table := make(map[string][]cell)
 	var mu sync.Mutex
-	steps := countSteps(t)
+	steps := nameSteps(t)
+	picked := everyKind(steps, 2)
 	t.Run("all", func(t *testing.T) {
 		for i, kind := range faultKinds {
 			for k := range steps {
-				if raced && (k+i)%5 != 0 {
+				if raced && !picked[i][k] {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s/%d", kind.name, k), func(t *testing.T) {
 					t.Parallel()
 					struck := ""
 					m := newMachine(t)
+					is := m.place(steps, k)
 					m.inject(func(op storagetest.Op) (storagetest.Fault, bool) {
-						if op.N != k {
+						if !is(op) {
 							return storagetest.Fault{}, false
 						}
-						struck = op.Kind + " " + role(op.Path)
+						struck = kindOf(op)
 						return kind.strike(m, op, uint64(k))
 					})
 					m.deliver(1)
@@ -340,13 +360,50 @@ func TestEveryStep(t *testing.T) {
 	}
 }
 
-// countSteps is how many steps a life has in which nothing fails. Not every one has the same, since some are taken beside each other.
-func countSteps(t *testing.T) int {
+// nameSteps says of what kinds the steps of a life are in which nothing fails.
+func nameSteps(t *testing.T) []string {
 	m := newMachine(t)
-	m.deliver(1)
-	m.finish()
-	return m.disk.Faults.Count()
+	return m.named(func() {
+		m.deliver(1)
+		m.finish()
+	})
 }
+
+// named says of what kinds the steps are that live takes.
+func (m *machine) named(live func()) (steps []string) {
+	m.inject(func(op storagetest.Op) (storagetest.Fault, bool) {
+		steps = append(steps, kindOf(op))
+		return storagetest.Fault{}, false
+	})
+	live()
+	m.disk.Faults.Inject(nil)
+	return steps
+}
+
+// place returns what reports of each step from here on, in its turn, whether it is in the place of the k-th of steps. Of those that are
+// taken beside each other it is not always the same that comes first: if few are struck, it is the one that is the same of its kind.
+func (m *machine) place(steps []string, k int) func(op storagetest.Op) bool {
+	begin := m.disk.Faults.Count()
+	if !raced {
+		return func(op storagetest.Op) bool { return op.N == begin+k }
+	}
+	before := 0 // of its kind
+	for _, step := range steps[:k] {
+		if step == steps[k] {
+			before++
+		}
+	}
+	return func(op storagetest.Op) bool {
+		if kindOf(op) != steps[k] {
+			return false
+		}
+		before--
+		return before == -1
+	}
+}
+
+// kindOf says what step it is, without its numbers.
+func kindOf(op storagetest.Op) string { return op.Kind + " " + role(op.Path) }
 
 // role says what a path is, without its numbers.
 func role(path string) string {
@@ -445,35 +502,34 @@ func (m *machine) checkRotated(rotations int) {
 // TestEveryStepOfARotation is TestEveryStep of a life in which the key is rotated, behind what the life before it had on its way.
 func TestEveryStepOfARotation(t *testing.T) {
 	m := newRotation(t)
-	begin := m.disk.Faults.Count()
-	m.deliver(1)
-	m.finish()
-	steps := m.disk.Faults.Count() - begin
+	steps := m.named(func() {
+		m.deliver(1)
+		m.finish()
+	})
 	m.checkRotated(1)
 	stride := 4 // and all of them in the long run
-	if raced {
-		stride = 30
-	} else if os.Getenv("AUDITCHAIN_LONG") == "1" {
+	if os.Getenv("AUDITCHAIN_LONG") == "1" {
 		stride = 1
 	}
+	picked := everyKind(steps, len(faultKinds))
 	var mu sync.Mutex
 	struck := make(map[string]int)
 	t.Run("all", func(t *testing.T) {
 		for i, kind := range faultKinds {
 			for k := range steps {
-				if (k+i)%stride != 0 {
+				if raced && !picked[i][k] || !raced && (k+i)%stride != 0 {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s/%d", kind.name, k), func(t *testing.T) {
 					t.Parallel()
 					m := newRotation(t)
-					begin := m.disk.Faults.Count()
+					is := m.place(steps, k)
 					m.inject(func(op storagetest.Op) (storagetest.Fault, bool) {
-						if op.N != begin+k {
+						if !is(op) {
 							return storagetest.Fault{}, false
 						}
 						mu.Lock()
-						struck[op.Kind+" "+role(op.Path)]++
+						struck[kindOf(op)]++
 						mu.Unlock()
 						return kind.strike(m, op, uint64(k))
 					})
@@ -486,12 +542,15 @@ func TestEveryStepOfARotation(t *testing.T) {
 			}
 		}
 	})
-	t.Logf("%d steps; struck: %v", steps, struck)
+	t.Logf("%d steps; struck: %v", len(steps), struck)
 }
 
 // TestManyFaultsAndRotations is TestManyFaults of a chain whose key is rotated twice.
 func TestManyFaultsAndRotations(t *testing.T) {
 	seeds := 30
+	if raced {
+		seeds = 10
+	}
 	if os.Getenv("AUDITCHAIN_LONG") == "1" {
 		seeds = 2000
 	}
