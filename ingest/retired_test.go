@@ -204,3 +204,43 @@ func TestAnotherWriterRotates(t *testing.T) {
 	other.leftover = l.layout.Segment(1, time.Now())
 	other.wantRotated(n)
 }
+
+// TestRetiredKeyBehindTheRotation: where nothing is locked its thief exchanges manifests that came behind the rotation. No journal is
+// dropped on their word.
+func TestRetiredKeyBehindTheRotation(t *testing.T) {
+	r := newRig(t)
+	n := 0
+	sealed(1)(r, &n)
+	old := r.cfg.SigningKey
+	th := r.thief(old)
+	r.rotate()
+	sealed(0)(r, &n)
+	journaled(2)(r, &n)
+	copied := r.cfg.StoreDir + ".copy"
+	copyDir(t, r.cfg.StoreDir, copied)
+	for range 5 {
+		sealed(1)(r, &n)
+	}
+	all, _ := r.follow()
+	for i := uint64(4); i < uint64(len(all)-1); i++ { // between the rotation, 2, and the last
+		path := filepath.Join(strings.TrimPrefix(r.cfg.Storage.Bucket, "dir:"), chain.Layout{Chain: r.cfg.Chain}.Manifest(i))
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		th.head.NextN = i
+		th.lay(nil)
+	}
+	if err := errors.Join(os.RemoveAll(r.cfg.StoreDir), os.Rename(copied, r.cfg.StoreDir), os.Remove(filepath.Join(r.dir(), headFile))); err != nil {
+		t.Fatal(err)
+	}
+	l, err := r.open()
+	if err == nil {
+		crash(l)
+	}
+	if err == nil || !strings.Contains(err.Error(), "which was to be signed with the key of manifest") || !strings.Contains(err.Error(), "they are kept") {
+		t.Errorf("opened: %v", err)
+	}
+	if journals, err := listJournals(r.fs, r.dir()); err != nil || len(journals) != 1 {
+		t.Errorf("the journal is not kept: %v, %v", journals, err)
+	}
+}
