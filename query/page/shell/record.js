@@ -39,8 +39,8 @@ function showRecord(e, entry, into) {
 }
 
 function showFields(entry, into) {
-  const known = new Set(auditFields.flatMap(([, ...names]) => names));
-  const isField = (key) => known.has(key) || key.startsWith("gen_ai.");
+  const known = auditFields.flatMap(([, ...names]) => names); // no Set: hashing millions of other keys takes longer than comparing
+  const isField = (key) => known.includes(key) || key.startsWith("gen_ai.");
   const record = members(entry.record, (key) => isField(key) || ["payload", "prompt", "response", "$dup"].includes(key));
   const all = [...record.filter(([key]) => isField(key)), ...attributesOf(entry.meta, isField)];
   const rows = []; // of label, key and value
@@ -49,7 +49,7 @@ function showFields(entry, into) {
     for (const member of found) rows.push([label, ...member]);
     if (found.length === 0) rows.push([label, names[0]]);
   }
-  for (const member of all) if (!known.has(member[0])) rows.push(["", ...member]);
+  for (const member of all) if (!known.includes(member[0])) rows.push(["", ...member]);
   const body = el("tbody", "", ...rows.slice(0, maxRows).map((r) => fieldRow(...r)));
   const table = el("table", "", body);
   table.setAttribute("aria-label", "Audit fields of the record");
