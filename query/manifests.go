@@ -30,6 +30,7 @@ func (v *verification) walk(ctx context.Context, pool *segmentPool, segments *ob
 				return err
 			}
 			v.lost()
+			v.cut = true
 			v.found.add(Finding{Severity: Unchecked, Code: Unreadable, Manifest: next, Text: fmt.Sprintf("what comes after manifest %d cannot be listed: %v", next-1, err)})
 			break
 		}
@@ -79,7 +80,9 @@ func (v *verification) walk(ctx context.Context, pool *segmentPool, segments *ob
 		entry, root := v.head.Entry, v.head.Tree.Root()
 		v.report.Head, v.report.Root, v.report.TreeSize, v.report.Checkpoint = &entry, &root, v.head.NextSeq, v.head.Checkpoint
 	}
-	v.checkSilence()
+	if !v.cut {
+		v.checkSilence()
+	}
 	return nil
 }
 

@@ -120,6 +120,7 @@ type verification struct {
 	policy      *policy
 	skipped     struct{ segments, entries uint64 }
 
+	cut        bool              // the manifests could not be listed to their end
 	listedFrom string            // the listing of segments begins after this key
 	retained   time.Time         // latest retain-until so far
 	chosen     []*chain.Manifest // for the sample
@@ -274,7 +275,7 @@ func (v *verification) submit(ctx context.Context, pool *segmentPool, m *chain.M
 
 // leftOver reports what no manifest names.
 func (v *verification) leftOver(ctx context.Context, segments *objects) {
-	if v.good == 0 {
+	if v.good == 0 || v.cut {
 		return // nobody can say what belongs there
 	}
 	segments.rest(func(s stored) {
