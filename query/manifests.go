@@ -128,7 +128,7 @@ func (v *verification) unlisted(segments *objects) {
 func (v *verification) gap(next uint64, m *manifest) {
 	v.lost()
 	claims, err := chain.PeekManifest(m.data)
-	if m.err == nil && (err != nil || claims.N != m.n || claims.Chain != v.Layout.Chain) {
+	if errors.Is(m.err, errTooLong) || m.err == nil && (err != nil || claims.N != m.n || claims.Chain != v.Layout.Chain) {
 		return
 	}
 	f := Finding{Severity: Tampered, Code: ManifestMissing, Manifest: next, Object: v.Layout.Manifest(next), Text: notThere(next, m.n-1)}
