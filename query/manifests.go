@@ -246,7 +246,7 @@ func (v *verification) check(ctx context.Context, m *manifest) *chain.Manifest {
 		v.head.CheckpointKey = before.CheckpointKey
 	}
 	v.known = true
-	v.gaps = parsed.NextSeq // a head of fewer entries may have been where the gap is
+	v.gaps = parsed.FirstSeq + 1
 	v.advanced(m, parsed, key)
 	return parsed
 }

@@ -110,7 +110,7 @@ type verification struct {
 	// Of the walk over the manifests:
 	head        chain.Head
 	known       bool             // head stands where the manifest before left it
-	gaps        uint64           // manifests that end before so many entries are missing, or were; 0: none is
+	gaps        uint64           // manifests are missing that may have ended with fewer entries than so many; 0: none are
 	last        uint64           // number of the last manifest that counts
 	good        uint64           // manifests that count
 	foreign     *chain.PublicKey // of a genesis that is whole, but not of the trusted key
