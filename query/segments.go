@@ -78,7 +78,7 @@ func (v *verification) checkSegment(ctx context.Context, m *chain.Manifest) (pro
 	counted := &countingReader{r: r, add: v.count}
 	events := make(map[string]uint64)
 	err = chain.VerifySegment(m, counted, func(e *chain.Entry, line []byte) error {
-		if v.hashes {
+		if v.hashes && e.Seq > 0 { // before entry 0 there is the genesis
 			v.meetEntry(e.Prev, e.Seq-1)
 		}
 		if e.Event != "" {
