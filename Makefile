@@ -49,7 +49,7 @@ test: build tools
 
 # More of the same: faults at random instants, system calls that fail, 200 rounds of kills, every fuzz target. An hour and more.
 test-long: test
-	AUDITCHAIN_LONG=1 go test -timeout 40m ./ingest ./test/e2e
+	AUDITCHAIN_LONG=1 go test -timeout 40m ./ingest ./test/e2e ./test/browser
 	go test -timeout 60m ./test/kill -rounds 200
 	$(MAKE) fuzz
 
