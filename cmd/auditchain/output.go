@@ -3,10 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/auditchain/auditchain/ingest/disk"
 )
 
 // writeOutput writes a file that the user named, whole or not at all: beside it first, under a name that nobody can have prepared,
@@ -58,14 +59,5 @@ func readFile(name string, limit int64) ([]byte, error) {
 	if !info.Mode().IsRegular() { // a pipe would be waited for
 		return nil, fmt.Errorf("%s is no file", name)
 	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s is longer than the %d bytes allowed", name, limit)
-	}
-	return data, err
+	return disk.ReadFile(disk.OS{}, name, limit)
 }
