@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -58,4 +59,29 @@ func TestManyKeys(t *testing.T) {
 	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("%d keys took %s", 300_001, took)
 	}
+}
+
+// FuzzStrictValue: what is taken is JSON to everybody else, too, and stays what it is when a string of it is written again.
+func FuzzStrictValue(f *testing.F) {
+	f.Add([]byte(`{"a":[1,-2.5e+10,"\u0001ż",null,true,{}],"b":{"a":{}}}`))
+	f.Add([]byte(`{"a":1,"a":2}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		end, err := strictValue(data, 0)
+		if err != nil {
+			return
+		}
+		if !json.Valid(data[:end]) {
+			t.Errorf("%q is taken, and is not JSON", data[:end])
+		}
+		if data[0] != '"' {
+			return
+		}
+		var s string
+		if err := json.Unmarshal(data[:end], &s); err != nil {
+			t.Fatal(err)
+		}
+		if again := AppendString(nil, []byte(s)); string(again) != string(data[:end]) {
+			t.Errorf("%q is spelled %q", data[:end], again)
+		}
+	})
 }

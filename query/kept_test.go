@@ -175,3 +175,38 @@ func TestManyFindings(t *testing.T) {
 		t.Errorf("%d are kept, left out are %v", len(all), omitted)
 	}
 }
+
+// FuzzParseKeptHead: whatever a file holds, it is a head or an error.
+func FuzzParseKeptHead(f *testing.F) {
+	l, m := load(f, "rotated")
+	manifest := m.objects[l.Layout.Manifest(3)][0].data
+	f.Add(manifest)
+	parsed, err := chain.PeekManifest(manifest)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(parsed.Checkpoint))
+	f.Add([]byte(strings.Repeat("0", 64) + "\n"))
+	r, err := l.Verify(f.Context(), VerifyOptions{Now: soon})
+	if err != nil {
+		f.Fatal(err)
+	}
+	head, err := r.Proven.MarshalJSON()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(head)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		kept, head, err := ParseKeptHead("file", data)
+		if err != nil {
+			return
+		}
+		if kept.Hash == nil && kept.Root == nil {
+			t.Error("a head of nothing")
+		}
+		kept.matches(&chain.Head{})
+		if head != nil && !kept.matches(head) {
+			t.Error("a head that does not match itself")
+		}
+	})
+}
