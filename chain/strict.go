@@ -20,7 +20,8 @@ var (
 )
 
 // strictValue returns the index after the JSON value that begins at b[i], which must be spelled as docs/FORMAT.md, section 3, says,
-// with no key repeated: so that no two readers take two meanings from it.
+// with no key repeated: so that no two readers take two meanings from it. Of numbers it checks the form, not that a float has the
+// fewest digits or an integer 64 bits; of tagged forms nothing.
 func strictValue(b []byte, i int) (int, error) {
 	names := namesPool.Get().(*names)
 	defer func() {

@@ -50,7 +50,7 @@ def public_key(keys): return base64.b64decode(keys["manifest_key"].split("-----B
 def unique(pairs):
     need(len(dict(pairs)) == len(pairs), "a JSON key is repeated")
     return dict(pairs)
-def parse(data): return json.loads(data.decode(), object_pairs_hook=unique)
+def parse(data): return json.loads(data.decode(), object_pairs_hook=unique, parse_constant=lambda name: need(False, name + " is not JSON"))
 
 def open_manifest(data, keys):  # the statement, and its predicate with the payload hash; the genesis names its key itself
     bundle = BUNDLE.fullmatch(data.decode())

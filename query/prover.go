@@ -38,6 +38,9 @@ func (l *Log) NewProver(ctx context.Context) (*Prover, error) {
 		if err != nil {
 			return nil, err
 		}
+		if stored.n != head.NextN {
+			return nil, errors.New(notThere(head.NextN, stored.n-1) + ": nothing is proven across a gap")
+		}
 		before := head.CheckpointKey
 		m, err := head.Follow(stored.data)
 		if err != nil {

@@ -197,8 +197,12 @@ func (d *Dir) stat(key string, version Version) (*os.Root, Info, error) {
 		return nil, Info{}, err
 	}
 	file, err := root.Lstat(key)
-	if err == nil && (!file.Mode().IsRegular() || version != "") {
+	switch {
+	case err != nil:
+	case version != "", file.IsDir():
 		err = fs.ErrNotExist
+	case !file.Mode().IsRegular():
+		err = fmt.Errorf("it is no file but %s", file.Mode().Type()) // and there: a reader must not take it for gone
 	}
 	if err != nil {
 		root.Close()

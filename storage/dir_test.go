@@ -63,6 +63,9 @@ func TestDirFiles(t *testing.T) {
 		return err
 	}
 	for _, link := range []string{"absolute", "relative"} {
+		if _, _, err := bucket.Open(ctx, link, "", 0, -1); err == nil || errors.Is(err, storage.ErrNotFound) {
+			t.Errorf("opening a link: %v", err)
+		}
 		if err := listing(); err == nil || !strings.Contains(err.Error(), link+" is no file") {
 			t.Errorf("listing with a link: %v", err)
 		}

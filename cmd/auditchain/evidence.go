@@ -18,7 +18,7 @@ import (
 func newEvidence() *cobra.Command {
 	var target targetFlags
 	var entry entryFlags
-	var output, format string
+	var file, format string
 	cmd := &cobra.Command{
 		Use:   "evidence REQUEST_ID",
 		Short: "Make a file that shows one record and proves it, offline and in a browser",
@@ -36,7 +36,7 @@ Exit code 0: made. 1: not in the log. 2: not found, but not everything could be 
 			switch {
 			case format != "html" && format != "dir":
 				return fmt.Errorf("--format %q is neither html nor dir", format)
-			case output == "":
+			case file == "":
 				return hint(errors.New("no output given"), "name the file or, with --format dir, the directory with -o")
 			}
 			log, place, keys, err := entry.find(cmd, &target, args)
@@ -48,19 +48,20 @@ Exit code 0: made. 1: not in the log. 2: not found, but not everything could be 
 			if err != nil {
 				return readHint(err)
 			}
+			said := cmd.OutOrStdout()
 			if format == "dir" {
-				err = query.WriteEvidence(output, e)
+				err = query.WriteEvidence(file, e)
 			} else {
 				var html bytes.Buffer
 				if err = page.Render(&html, e); err == nil {
-					err = writeOutput(output, html.Bytes())
+					said, err = output(cmd, file, html.Bytes())
 				}
 			}
 			if err != nil {
 				return err
 			}
-			p := printer{w: cmd.OutOrStdout()}
-			p.line("EVIDENCE  entry %d of %s is in %s", place.Seq, log.Layout.Chain, output)
+			p := printer{w: said}
+			p.line("EVIDENCE  entry %d of %s is in %s", place.Seq, log.Layout.Chain, file)
 			p.line("  key     %s", log.Key.Fingerprint())
 			p.line("          tell this fingerprint to whoever gets it, by another way")
 			return p.err
@@ -69,7 +70,7 @@ Exit code 0: made. 1: not in the log. 2: not found, but not everything could be 
 	target.add(cmd)
 	target.addKey(cmd)
 	entry.add(cmd)
-	cmd.Flags().StringVarP(&output, "output", "o", "", "file, or directory, to write")
+	cmd.Flags().StringVarP(&file, "output", "o", "", "file, or directory, to write")
 	cmd.Flags().StringVar(&format, "format", "html", "html: one page that verifies itself; dir: separate files for other tools")
 	return cmd
 }

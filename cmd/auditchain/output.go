@@ -3,18 +3,34 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
+	"github.com/spf13/cobra"
+
 	"github.com/auditchain/auditchain/ingest/disk"
 )
 
+// output writes what the user asked for to path, and returns where to say what was done: standard error where "-" or /dev/stdout was
+// named, which is then nobody else's.
+func output(cmd *cobra.Command, path string, data []byte) (io.Writer, error) {
+	if path == "-" || path == "/dev/stdout" {
+		_, err := cmd.OutOrStdout().Write(data)
+		return cmd.ErrOrStderr(), err
+	}
+	return cmd.OutOrStdout(), writeOutput(path, data)
+}
+
 // writeOutput writes a file that the user named, whole or not at all: beside it first, under a name that nobody can have prepared,
-// readable by its owner only. What is there already is replaced, a link's target and not the link; what is no file, like
-// /dev/stdout, is written to.
+// readable by its owner only. What is there already is replaced, a link's target and not the link; what is no file is written to.
 func writeOutput(path string, data []byte) (err error) {
-	if target, err := filepath.EvalSymlinks(path); err == nil {
+	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		target, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			return fmt.Errorf("%s is a link, and what it leads to cannot be found: %w", path, err)
+		}
 		path = target
 	}
 	info, err := os.Stat(path)

@@ -13,7 +13,7 @@ import (
 func newProve() *cobra.Command {
 	var target targetFlags
 	var entry entryFlags
-	var head, oldHead, output string
+	var head, oldHead, file string
 	cmd := &cobra.Command{
 		Use:   "prove [REQUEST_ID]",
 		Short: "Prove that a record is in a head of the log, or that one head continues another",
@@ -74,14 +74,14 @@ Exit code 0: proven. 1: not in the log. 2: could not tell.`,
 			if err != nil {
 				return readHint(err)
 			}
-			if output == "" {
+			if file == "" {
 				p.print(text)
 				return p.err
 			}
-			if err := writeOutput(output, []byte(text)); err != nil {
+			if p.w, err = output(cmd, file, []byte(text)); err != nil {
 				return err
 			}
-			p.line("PROOF     in %s", output)
+			p.line("PROOF     in %s", file)
 			if vkey, ok := prover.CheckpointKey(later); ok {
 				p.line("  checkpoint key  %s", vkey)
 			}
@@ -93,7 +93,7 @@ Exit code 0: proven. 1: not in the log. 2: could not tell.`,
 	entry.add(cmd)
 	cmd.Flags().StringVar(&head, "head", "", "file with the head that it is proven in (of --save-head, a manifest, a checkpoint); default: the log's last")
 	cmd.Flags().StringVar(&oldHead, "old-head", "", "file with an earlier head: prove that the log continues it")
-	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write; default: standard output")
+	cmd.Flags().StringVarP(&file, "output", "o", "", "file to write; default: standard output")
 	return cmd
 }
 

@@ -72,7 +72,7 @@ program makes of its evidence, or no --key was given: then all is checked but wh
 					Entry json.RawMessage `json:"entry,omitempty"`
 				}{r, map[bool]string{false: "ours", true: "other"}[strange], entryOf(e, r)})
 			} else {
-				err = printEvidence(cmd, e, r, code)
+				err = printEvidence(cmd, e, r, code, strange)
 			}
 			if err == nil && code != exitYes {
 				err = verdict(code)
@@ -118,7 +118,7 @@ func onlyTrustFails(r *chain.EvidenceReport) bool {
 	return true
 }
 
-func printEvidence(cmd *cobra.Command, e *chain.Evidence, r *chain.EvidenceReport, code int) error {
+func printEvidence(cmd *cobra.Command, e *chain.Evidence, r *chain.EvidenceReport, code int, strange bool) error {
 	p := printer{w: cmd.OutOrStdout()}
 	switch code {
 	case exitYes:
@@ -133,6 +133,9 @@ func printEvidence(cmd *cobra.Command, e *chain.Evidence, r *chain.EvidenceRepor
 		p.line("          compare it with one that you have by another way, or name that one with --key")
 	case exitNo:
 		p.line("NOT VERIFIED")
+	}
+	if strange && !r.OK {
+		p.line("  the page around it is another than this program makes of it: do not rely on what it shows")
 	}
 	for _, c := range r.Checks {
 		switch {
