@@ -268,84 +268,32 @@ func (p *lineParser) object() []byte {
 
 // skipValue returns the index after the JSON value that begins at b[i], which strictValue has passed over before.
 func skipValue(b []byte, i int) (int, error) {
-	var nest [maxDepth]byte // '{' or '[' of each open level
-	depth := 0
-	for {
-		// A value begins here.
-		if i >= len(b) {
-			return 0, errEnd
-		}
-		var err error
-		switch c := b[i]; {
-		case c == '"':
+	for depth := 0; i < len(b); {
+		switch b[i] {
+		case '"':
+			var err error
 			if i, err = skipString(b, i); err != nil {
 				return 0, err
 			}
-		case c == '{' || c == '[':
-			if depth == maxDepth {
-				return 0, errDepth
-			}
-			i++
-			if i < len(b) && b[i] == c+2 { // '{'+2 == '}', '['+2 == ']'
-				i++
-				break
-			}
-			nest[depth] = c
+		case '{', '[':
 			depth++
-			if c == '{' {
-				if i, err = skipKey(b, i); err != nil {
-					return 0, err
-				}
-			}
-			continue
-		case c == '-' || '0' <= c && c <= '9':
-			for i++; i < len(b) && numberByte(b[i]); i++ {
-			}
-		default:
-			n := literal(b[i:])
-			if n == 0 {
-				return 0, errSyntax
-			}
-			i += n
-		}
-		// A value has ended; close what it ends.
-		for {
-			if depth == 0 {
-				return i, nil
-			}
-			if i >= len(b) {
-				return 0, errEnd
-			}
-			open := nest[depth-1]
-			if b[i] == ',' {
-				i++
-				if open == '{' {
-					if i, err = skipKey(b, i); err != nil {
-						return 0, err
-					}
-				}
-				break
-			}
-			if b[i] != open+2 {
-				return 0, errSyntax
-			}
 			i++
+			continue
+		case '}', ']':
 			depth--
+			i++
+		case ',', ':': // only within an object or array
+			i++
+			continue
+		default: // a number or a literal, up to what follows it
+			for i++; i < len(b) && b[i] != ',' && b[i] != '}' && b[i] != ']'; i++ {
+			}
+		}
+		if depth <= 0 {
+			return i, nil
 		}
 	}
-}
-
-func numberByte(c byte) bool {
-	return '0' <= c && c <= '9' || c == '.' || c == 'e' || c == 'E' || c == '+' || c == '-'
-}
-
-func literal(b []byte) int {
-	for _, s := range [...]string{"true", "false", "null"} {
-		if len(b) >= len(s) && string(b[:len(s)]) == s {
-			return len(s)
-		}
-	}
-	return 0
+	return 0, errEnd
 }
 
 // skipString returns the index after the string whose opening quotation mark is b[i].

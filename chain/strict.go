@@ -224,6 +224,15 @@ func escapeLength(b []byte) int {
 	return 0
 }
 
+func literal(b []byte) int {
+	for _, s := range [...]string{"true", "false", "null"} {
+		if len(b) >= len(s) && string(b[:len(s)]) == s {
+			return len(s)
+		}
+	}
+	return 0
+}
+
 // strictNumber returns the index after the number that begins at b[i].
 func strictNumber(b []byte, i int) (int, error) {
 	digits := func() (n int) {
