@@ -10,6 +10,7 @@ import (
 	"errors"
 	"math/bits"
 	mathrand "math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +120,9 @@ func TestParseEntry(t *testing.T) {
 		head + `,"chunk":{"sha256":"` + prev + `","entries":3}` + record,
 		head + `,"time":"2026-11-23T07:25:01.000000001Z","meta":{"x":[]},"group":{"y":{}},"record":{}}`,
 		head + `,"event":"quarantine","detail":{"data":"a\\\"b"}}`,
+		head + `,"redelivered":true` + record,
+		head + `,"redelivered":true,"conflict":true` + record,
+		head + `,"chunk":{"sha256":"` + prev + `","entries":3},"redelivered":true,"conflict":true` + record,
 		strings.Replace(head, `"t"`, `{"$str":"/w=="}`, 1) + record,
 		head + `,"time":"2026-11-23T07:25:01.000000001Z","record":{"a":[1,-2.5e+3,true,false,null,"\"",{"b":[[],{}]}]}}`,
 	}
@@ -136,6 +140,11 @@ func TestParseEntry(t *testing.T) {
 		strings.Replace(head, prev, strings.ToUpper(prev), 1) + record,
 		strings.Replace(head, "001Z", "01Z", 1) + record,
 		strings.Replace(head, "11-23", "13-23", 1) + record,
+		head + `,"conflict":true` + record,
+		head + `,"conflict":true,"redelivered":true` + record,
+		head + `,"redelivered":true,"conflict":false` + record,
+		head + `,"redelivered":true,"conflict":true,"conflict":true` + record,
+		head + `,"redelivered":true,"conflict":true,"event":"quarantine","detail":{}}`,
 		head + `,"record":{"a":1}}`,
 		head + `,"time":"2026-11-23T07:25:01.000000001Z","record":[1]}`,
 		head + `,"time":"2026-11-23T07:25:01.000000001Z","record":{"a":1,}}`,
@@ -171,6 +180,12 @@ func TestFacts(t *testing.T) {
 		{`"record":{"source":{"id":"a","seq":1.0}}`, 0, "", 0},
 		{`"record":{"source":"a"}`, 0, "", 0},
 		{`"record":{"source":{"id":"` + strings.Repeat("x", 257) + `","seq":1}}`, 0, "", 0},
+		{`"record":{"source_event":"start"}`, 0, "", 0},
+		{`"record":{"source_event":"start","source":{"id":"a","seq":1.0}}`, 0, "", 0},
+		{`"record":{"source_event":"","source":{"id":"a","seq":3}}`, 0, "a", 3},
+		{`"record":{"source_event":null,"source":{"id":"a","seq":3}}`, 0, "a", 3},
+		{`"record":{"source_event":{"$str":"/w=="},"source":{"id":"a","seq":3}}`, 0, "a", 3},
+		{`"meta":{"otlp":{"attributes":{"source_event":"start"}}},"record":{"source":{"id":"a","seq":3}}`, 0, "a", 3},
 	}
 	for _, test := range tests {
 		e, err := ParseEntry(line(test.rest))
@@ -182,6 +197,41 @@ func TestFacts(t *testing.T) {
 		if f.Missing != AllFields&^test.present || string(f.SourceID) != test.source || f.SourceSeq != test.seq {
 			t.Errorf("%s: missing %b, source %q %d", test.rest, f.Missing, f.SourceID, f.SourceSeq)
 		}
+		if f.SourceEvent {
+			t.Errorf("%s: taken as a source event", test.rest)
+		}
+	}
+	for _, rest := range []string{
+		`"record":{"source_event":"start","source":{"id":"a","seq":3}}`,
+		`"record":{"source":{"id":"a","seq":3},"source_event":"\"","status":200}`,
+	} {
+		e, err := ParseEntry(line(rest))
+		if f := e.Facts(); err != nil || !f.SourceEvent || f.Missing != 0 || string(f.SourceID) != "a" || f.SourceSeq != 3 {
+			t.Errorf("%s: %+v, %v", rest, f, err)
+		}
+	}
+}
+
+// TestCounts: every record is counted once, and each count is added up.
+func TestCounts(t *testing.T) {
+	var s Summary
+	for _, f := range []Facts{
+		{Event: true}, {}, {Missing: 1<<Status | 1<<UserID}, {SourceID: []byte("a/events"), SourceEvent: true},
+		{SourceID: []byte("a"), Redelivered: true}, {SourceID: []byte("a"), Redelivered: true, Conflict: true, Missing: 1 << Status},
+	} {
+		s.Add(f)
+	}
+	c := s.Counts()
+	want := Counts{Entries: 6, Records: 5, Events: 1, Complete: 2, Incomplete: 2, SourceEvents: 1,
+		Missing: map[string]uint64{"status": 2, "user_id": 1}, Redelivered: 2, Conflicts: 1}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("%+v, want %+v", c, want)
+	}
+	c.Add(&want)
+	want = Counts{Entries: 12, Records: 10, Events: 2, Complete: 4, Incomplete: 4, SourceEvents: 2,
+		Missing: map[string]uint64{"status": 4, "user_id": 2}, Redelivered: 4, Conflicts: 2}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("added up: %+v, want %+v", c, want)
 	}
 }
 
@@ -322,6 +372,7 @@ func FuzzParseEntry(f *testing.F) {
 	_ = segments
 	f.Add([]byte(`{"seq":7,"prev":"` + Sum(nil).String() + `","received":"2026-11-23T07:25:01.000000001Z","tag":"t","chunk":{"sha256":"` + Sum(nil).String() + `","entries":3},"time":"2026-11-23T07:25:01.000000001Z","meta":{"otlp":{"attributes":{}}},"group":{"y":{}},"record":{"source":{"id":"a","seq":1}}}`))
 	f.Add([]byte(`{"seq":7,"prev":"` + Sum(nil).String() + `","received":"2026-11-23T07:25:01.000000001Z","tag":"t","event":"x","detail":{}}`))
+	f.Add([]byte(`{"seq":7,"prev":"` + Sum(nil).String() + `","received":"2026-11-23T07:25:01.000000001Z","tag":"t","redelivered":true,"conflict":true,"time":"2026-11-23T07:25:01.000000001Z","record":{"source_event":"s"}}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		e, err := ParseEntry(line)
 		if err != nil {
@@ -344,7 +395,7 @@ func FuzzParseEntry(f *testing.F) {
 			}
 			body = append(append(append(body, `,"record":`...), e.Record...), '}')
 		}
-		if again := AppendEntry(nil, e.Seq, e.Prev, middle, e.Chunk, e.Redelivered, body); !bytes.Equal(again, line) {
+		if again := AppendEntry(nil, e.Seq, e.Prev, middle, e.Chunk, e.Redelivered, e.Conflict, body); !bytes.Equal(again, line) {
 			t.Errorf("%q reads back as %q", line, again)
 		}
 	})

@@ -26,6 +26,8 @@ type Entry struct {
 
 	// Redelivered: the writer had taken a record of the same source and number before, as far as it remembered.
 	Redelivered bool
+	// Conflict: that record's bytes were others than this one's, as far as the writer remembered. Only with Redelivered.
+	Conflict bool
 
 	Time   time.Time // the event's own time; zero if Event is set
 	Meta   []byte    // JSON object, nil if empty
@@ -44,8 +46,9 @@ const (
 )
 
 // AppendEntry appends one entry line without its newline: seq and prev, then middle (see [AppendMiddle]), then, for
-// the first entry of a chunk, its marker, then, for a record that was there before, the mark that says so, then body, which runs from `"time":` or `"event":` to the line's last brace.
-func AppendEntry(dst []byte, seq uint64, prev Hash, middle []byte, chunk *ChunkMarker, redelivered bool, body []byte) []byte {
+// the first entry of a chunk, its marker, then, for a record whose source and number were there before, the marks that say so
+// (conflict only with redelivered), then body, which runs from `"time":` or `"event":` to the line's last brace.
+func AppendEntry(dst []byte, seq uint64, prev Hash, middle []byte, chunk *ChunkMarker, redelivered, conflict bool, body []byte) []byte {
 	dst = append(dst, `{"seq":`...)
 	dst = strconv.AppendUint(dst, seq, 10)
 	dst = append(dst, `,"prev":"`...)
@@ -60,6 +63,9 @@ func AppendEntry(dst []byte, seq uint64, prev Hash, middle []byte, chunk *ChunkM
 	}
 	if redelivered {
 		dst = append(dst, `"redelivered":true,`...)
+	}
+	if conflict {
+		dst = append(dst, `"conflict":true,`...)
 	}
 	return append(dst, body...)
 }
@@ -130,6 +136,7 @@ func ParseEntry(line []byte) (Entry, error) {
 		p.want(`}`)
 	}
 	e.Redelivered = p.has(`,"redelivered":true`)
+	e.Conflict = e.Redelivered && p.has(`,"conflict":true`)
 	if !e.Redelivered && p.has(`,"event":"`) {
 		e.Event = string(p.until('"'))
 		p.want(`,"detail":`)

@@ -13,11 +13,13 @@ import (
 type Facts struct {
 	Event     bool     // the entry is the writer's own, not a record
 	Time      int64    // a record's event time, nanoseconds since 1970 UTC
-	Missing   FieldSet // audit fields that the record lacks
+	Missing   FieldSet // audit fields that the record lacks; none of a source event
 	SourceID  []byte   // who made the record; nil if it does not say
 	SourceSeq uint64   // the record's number at its source
 
+	SourceEvent bool // the record is what its source says of itself, and of no inference: [IsSourceEvent]
 	Redelivered bool // the writer had taken this number of this source before
+	Conflict    bool // with another record
 }
 
 // Facts reads off an entry what a manifest counts. A field is there if its value is neither null nor the empty string.
@@ -27,7 +29,7 @@ func (e *Entry) Facts() Facts {
 	if e.Event != "" {
 		return Facts{Event: true}
 	}
-	f := Facts{Time: e.Time.UnixNano(), Missing: AllFields, Redelivered: e.Redelivered}
+	f := Facts{Time: e.Time.UnixNano(), Missing: AllFields, Redelivered: e.Redelivered, Conflict: e.Conflict}
 	note := func(key, value []byte) {
 		if set := FieldNamed(key); set != 0 && string(value) != "null" && string(value) != `""` {
 			f.Missing &^= set
@@ -39,6 +41,9 @@ func (e *Entry) Facts() Facts {
 		if string(key) == "source" {
 			f.SourceID, f.SourceSeq = source(value)
 		}
+		if string(key) == SourceEventKey {
+			f.SourceEvent = IsSourceEvent(value)
+		}
 		return true
 	})
 	if e.Meta != nil {
@@ -49,8 +54,18 @@ func (e *Entry) Facts() Facts {
 			})
 		}
 	}
+	if f.SourceEvent = f.SourceEvent && f.SourceID != nil; f.SourceEvent {
+		f.Missing = 0
+	}
 	return f
 }
+
+// SourceEventKey is the member of a record that makes it a source event: a record with a source and, in this member, a string
+// that is not empty. Without a source it would be nobody's, and is a record like any other.
+const SourceEventKey = "source_event"
+
+// IsSourceEvent reports whether value, as raw JSON, of the member [SourceEventKey] makes a record a source event.
+func IsSourceEvent(value []byte) bool { return len(value) > 2 && value[0] == '"' }
 
 // Bounds on what a manifest says of sources, so that no input can make one too large to write.
 const (
@@ -85,23 +100,27 @@ func source(obj []byte) ([]byte, uint64) {
 
 // Counts is what a manifest says about the entries of its segment.
 type Counts struct {
-	Entries    uint64            `json:"entries"`    // records + events
-	Records    uint64            `json:"records"`    // complete + incomplete
-	Events     uint64            `json:"events"`     // entries of the writer itself, quarantined bytes among them
-	Complete   uint64            `json:"complete"`   // records with every audit field
-	Incomplete uint64            `json:"incomplete"` // records that lack one or more
-	Missing    map[string]uint64 `json:"missing,omitempty"`
-	// Redelivered counts records that are marked as redelivered.
+	Entries    uint64 `json:"entries"`    // records + events
+	Records    uint64 `json:"records"`    // complete + incomplete + source events
+	Events     uint64 `json:"events"`     // entries of the writer itself, quarantined bytes among them
+	Complete   uint64 `json:"complete"`   // records with every audit field
+	Incomplete uint64 `json:"incomplete"` // records that lack one or more
+	// SourceEvents counts records that are what a source says of itself: of them no audit field is asked.
+	SourceEvents uint64            `json:"source_events,omitempty"`
+	Missing      map[string]uint64 `json:"missing,omitempty"`
+	// Redelivered counts records that are marked as redelivered, Conflicts those of them that are marked as conflicts.
 	Redelivered uint64 `json:"redelivered,omitempty"`
+	Conflicts   uint64 `json:"conflicts,omitempty"`
 }
 
 // Summary adds up the facts of a run of entries. The zero value is empty and ready.
 type Summary struct {
-	Entries, Events, Incomplete, Redelivered uint64
-	Missing                                  [FieldCount]uint64
-	MinTime, MaxTime                         int64 // event times of the records, if there are any
-	FirstReceived, LastReceived              time.Time
-	Sources                                  map[string]*Ranges
+	Entries, Events, Incomplete, SourceEvents, Redelivered, Conflicts uint64
+
+	Missing                     [FieldCount]uint64
+	MinTime, MaxTime            int64 // event times of the records, if there are any
+	FirstReceived, LastReceived time.Time
+	Sources                     map[string]*Ranges
 
 	runs int  // of all sources together
 	many bool // runs went beyond maxSourceRanges: only the ids are kept
@@ -116,6 +135,12 @@ func (s *Summary) Add(f Facts) {
 	}
 	if f.Redelivered {
 		s.Redelivered++
+	}
+	if f.Conflict {
+		s.Conflicts++
+	}
+	if f.SourceEvent {
+		s.SourceEvents++
 	}
 	if s.Entries-s.Events == 1 || f.Time < s.MinTime {
 		s.MinTime = f.Time
@@ -166,12 +191,14 @@ func (s *Summary) Receive(t time.Time) {
 // Counts returns the summary as a manifest says it.
 func (s *Summary) Counts() Counts {
 	c := Counts{
-		Entries:     s.Entries,
-		Records:     s.Entries - s.Events,
-		Events:      s.Events,
-		Complete:    s.Entries - s.Events - s.Incomplete,
-		Incomplete:  s.Incomplete,
-		Redelivered: s.Redelivered,
+		Entries:      s.Entries,
+		Records:      s.Entries - s.Events,
+		Events:       s.Events,
+		Complete:     s.Entries - s.Events - s.Incomplete - s.SourceEvents,
+		Incomplete:   s.Incomplete,
+		SourceEvents: s.SourceEvents,
+		Redelivered:  s.Redelivered,
+		Conflicts:    s.Conflicts,
 	}
 	for i, n := range s.Missing {
 		if n > 0 {
@@ -223,7 +250,9 @@ func (c *Counts) Add(other *Counts) {
 	c.Events += other.Events
 	c.Complete += other.Complete
 	c.Incomplete += other.Incomplete
+	c.SourceEvents += other.SourceEvents
 	c.Redelivered += other.Redelivered
+	c.Conflicts += other.Conflicts
 	for name, n := range other.Missing {
 		if c.Missing == nil {
 			c.Missing = make(map[string]uint64)

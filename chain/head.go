@@ -251,7 +251,8 @@ func headBefore(m *Manifest) (Head, error) {
 func (s *Summary) matches(m *Manifest) error {
 	got, said := s.Counts(), *m.Counts
 	same := got.Entries == said.Entries && got.Records == said.Records && got.Events == said.Events &&
-		got.Complete == said.Complete && got.Incomplete == said.Incomplete && got.Redelivered == said.Redelivered && len(got.Missing) == len(said.Missing)
+		got.Complete == said.Complete && got.Incomplete == said.Incomplete && got.SourceEvents == said.SourceEvents &&
+		got.Redelivered == said.Redelivered && got.Conflicts == said.Conflicts && len(got.Missing) == len(said.Missing)
 	for name, n := range got.Missing {
 		same = same && said.Missing[name] == n
 	}

@@ -285,7 +285,7 @@ func (m *Manifest) check() error {
 		return errors.New("its segment holds no entries")
 	}
 	if m.Counts.Entries != m.NextSeq-m.FirstSeq || m.Counts.Records+m.Counts.Events != m.Counts.Entries ||
-		m.Counts.Complete+m.Counts.Incomplete != m.Counts.Records {
+		m.Counts.Complete+m.Counts.Incomplete+m.Counts.SourceEvents != m.Counts.Records {
 		return errors.New("its counts do not add up")
 	}
 	return m.Segment.check(m.NextSeq - m.FirstSeq)

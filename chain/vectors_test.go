@@ -103,7 +103,7 @@ func (v *vectorLog) segment(at time.Duration, chunks ...[]string) *Manifest {
 		middle := AppendMiddle(nil, received, []byte("vllm.audit"))
 		marker := &ChunkMarker{Sum([]byte(strings.Join(bodies, ""))), uint64(len(bodies))}
 		for _, body := range bodies {
-			line := AppendEntry(nil, end.NextSeq, end.Entry, middle, marker, i > 0 && strings.Contains(body, `"seq":6999}`), []byte(body))
+			line := AppendEntry(nil, end.NextSeq, end.Entry, middle, marker, i > 0 && strings.Contains(body, `"seq":6999}`), false, []byte(body))
 			end.Append(Sum(line))
 			hashes = append(hashes, end.Entry)
 			e, err := ParseEntry(line)

@@ -191,7 +191,7 @@ func (l *Log) enqueue(f *flush, tag []byte) (again bool, err error) {
 		e := &f.batch.Entries[i]
 		redelivered := e.SourceID != nil && !l.seen.add(e.SourceID, e.SourceSeq)
 		start := len(f.lines)
-		f.lines = chain.AppendEntry(f.lines, l.tip.seq, l.tip.entry, f.middle, marker, redelivered, f.batch.Bodies[from:e.End])
+		f.lines = chain.AppendEntry(f.lines, l.tip.seq, l.tip.entry, f.middle, marker, redelivered, false, f.batch.Bodies[from:e.End])
 		l.tip = position{l.tip.seq + 1, sha256.Sum256(f.lines[start:])}
 		f.hashes = append(f.hashes, l.tip.entry)
 		f.again = append(f.again, redelivered)

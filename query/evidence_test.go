@@ -297,7 +297,7 @@ func (b *builder) segment(entries int) string {
 	for range entries {
 		body := fmt.Sprintf(`"time":"2026-11-23T07:25:01.000000000Z","record":{"request_id":"req-%d","timestamp":"2026-11-23T07:25:01Z","model_id":"llama-3","model_checksum":"%s","input_hash":"%s","output_hash":"%s","user_id":"key-17","input_tokens":342,"output_tokens":156,"latency_ms":1240.5,"status":200,"source":{"id":"gpu-1/5f0c","seq":%d}}}`,
 			end.NextSeq, end.Entry, chain.Sum(end.Entry[:]), chain.Sum(end.Entry[1:]), end.NextSeq)
-		line := chain.AppendEntry(nil, end.NextSeq, end.Entry, middle, nil, false, []byte(body))
+		line := chain.AppendEntry(nil, end.NextSeq, end.Entry, middle, nil, false, false, []byte(body))
 		end.Append(chain.Sum(line))
 		e, err := chain.ParseEntry(line)
 		if err == nil {

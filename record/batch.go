@@ -21,9 +21,11 @@ type Entry struct {
 	Kind Kind // for all but Record, the fields below are zero
 
 	Time      int64          // the event's time, nanoseconds since 1970 UTC
-	Missing   chain.FieldSet // audit fields that the record lacks
+	Missing   chain.FieldSet // audit fields that the record lacks; none of a source event
 	SourceID  []byte         // who made the record; nil if it does not say. Aliases the chunk
 	SourceSeq uint64         // the record's number at its source
+
+	SourceEvent bool // the record is what its source says of itself
 }
 
 // Facts returns what a manifest counts about the entry: the same that [chain.Entry.Facts] reads off its line.
@@ -31,7 +33,7 @@ func (e *Entry) Facts() chain.Facts {
 	if e.Kind != Record {
 		return chain.Facts{Event: true}
 	}
-	return chain.Facts{Time: e.Time, Missing: e.Missing, SourceID: e.SourceID, SourceSeq: e.SourceSeq}
+	return chain.Facts{Time: e.Time, Missing: e.Missing, SourceID: e.SourceID, SourceSeq: e.SourceSeq, SourceEvent: e.SourceEvent}
 }
 
 // Batch is a chunk as entries. The zero value is ready; a batch that is used again reuses its memory. It must not be

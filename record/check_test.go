@@ -47,7 +47,7 @@ func check(t *testing.T, b *Batch, chunk []byte) {
 	var records, groups, quarantined int
 	at := 0
 	for i, body := range got {
-		line := chain.AppendEntry(nil, uint64(i), chain.Hash{}, middle, nil, false, []byte(body))
+		line := chain.AppendEntry(nil, uint64(i), chain.Hash{}, middle, nil, false, false, []byte(body))
 		if !json.Valid(line) || bytes.IndexByte(line, '\n') >= 0 {
 			t.Fatalf("chunk %x\nnot one line of JSON: %s", chunk, line)
 		}

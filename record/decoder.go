@@ -27,6 +27,8 @@ type decoder struct {
 	sourceSeq uint64
 	sequenced bool // sourceSeq is a number that the source gave
 
+	sourceEvent bool // the record says that it is one; it is if it has a source
+
 	// odd says where in src there are maps with a key that is not a UTF-8 string, ascending, if the event has been found
 	// to have one. oddNext counts those that have been written.
 	odd     []int
@@ -60,7 +62,7 @@ func (d *decoder) begin(i, start int) {
 	d.base, d.start = i, start
 	d.limit = start + MaxBody
 	d.stamp = stampTime
-	d.missing, d.sourceID, d.sourceSeq, d.sequenced = chain.AllFields, nil, 0, false
+	d.missing, d.sourceID, d.sourceSeq, d.sequenced, d.sourceEvent = chain.AllFields, nil, 0, false, false
 	d.keys, d.table, d.repeats = d.keys[:0], d.table[:0], d.repeats[:0]
 	d.oddNext = 0
 }

@@ -125,6 +125,9 @@ func (b *Batch) endEvent(i int) int {
 	e := Entry{Time: d.sec*1e9 + d.nsec, Missing: d.missing}
 	if d.sourceID != nil && d.sequenced {
 		e.SourceID, e.SourceSeq = d.sourceID, d.sourceSeq
+		if d.sourceEvent {
+			e.SourceEvent, e.Missing = true, 0
+		}
 	}
 	b.entry(e)
 	return i

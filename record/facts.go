@@ -46,6 +46,9 @@ func (d *decoder) member(dst, key []byte, i, level int, role role) ([]byte, int)
 		if set := chain.FieldNamed(key); set != 0 && !empty(dst[start:]) {
 			d.missing &^= set
 		}
+		if role == roleRecord && string(key) == chain.SourceEventKey {
+			d.sourceEvent = chain.IsSourceEvent(dst[start:])
+		}
 	case roleSource:
 		switch string(key) {
 		case "id":

@@ -14,11 +14,12 @@ func TestFacts(t *testing.T) {
 		"user_id", "u", "input_tokens", 1, "output_tokens", 2, "latency_ms", 1.5, "status", 200}
 	attributes := func(kv ...any) m { return m{"otlp", m{"attributes", m(kv)}} }
 	source := func(v any) m { return m{"source", v} }
+	from := m{"id", "a", "seq", 1}
 	for _, c := range []struct {
 		name         string
 		meta, record m
 		missing      chain.FieldSet
-		source       string // id and number
+		source       string // id and number, and whether it is a source event
 	}{
 		{"complete", nil, complete, 0, ""},
 		{"nothing", nil, m{"log", "x"}, all, ""},
@@ -70,6 +71,22 @@ func TestFacts(t *testing.T) {
 		{"empty source", nil, source(m{}), all, ""},
 		{"source not a map", nil, m{"source", a{"id", "a"}}, all, ""},
 		{"source below", nil, m{"x", source(m{"id", "a", "seq", 1})}, all, ""},
+
+		{"source event", nil, m{"source_event", "start", "source", from}, 0, "a 1 event"},
+		{"source event, the other way", nil, m{"source", from, "x", 1, "source_event", "s"}, 0, "a 1 event"},
+		{"source event with an escape", nil, m{"source", from, "source_event", "\""}, 0, "a 1 event"},
+		{"complete, and a source event", nil, append(m{"source", from, "source_event", "s"}, complete...), 0, "a 1 event"},
+		{"source event without a source", nil, m{"source_event", "start"}, all, ""},
+		{"source event of a bad source", nil, m{"source_event", "start", "source", m{"id", "a"}}, all, ""},
+		{"empty source event", nil, m{"source_event", "", "source", from}, all, "a 1"},
+		{"source event of another type", nil, m{"source_event", true, "source", from}, all, "a 1"},
+		{"source event that is no text", nil, m{"source_event", "\xff", "source", from}, all, "a 1"},
+		{"source event that is an object", nil, m{"source_event", m{"a", "b"}, "source", from}, all, "a 1"},
+		{"source event in the second place", nil, m{"source_event", nil, "source_event", "s", "source", from}, all, "a 1"},
+		{"source event, then repeated", nil, m{"source_event", "s", "source_event", nil, "source", from}, 0, "a 1 event"},
+		{"source event below", nil, m{"source", m{"id", "a", "seq", 1, "source_event", "s"}}, all, "a 1"},
+		{"source event among attributes", attributes("source_event", "s"), m{"source", from}, all, "a 1"},
+		{"source event in an odd record", nil, m{1, 2, "source_event", "s", "source", from}, all, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var b Batch
@@ -78,6 +95,9 @@ func TestFacts(t *testing.T) {
 			source := ""
 			if e.SourceID != nil {
 				source = fmt.Sprint(string(e.SourceID), " ", e.SourceSeq)
+			}
+			if e.SourceEvent {
+				source += " event"
 			}
 			if e.Missing != c.missing || source != c.source {
 				t.Errorf("missing %011b, source %q, want %011b, %q", e.Missing, source, c.missing, c.source)

@@ -36,7 +36,7 @@ func (e *entropy) bytes(n int) []byte {
 	return b
 }
 
-var texts = []string{"", "a", "b", "request_id", "timestamp", "status", "source", "id", "seq", "otlp", "attributes", "gen_ai.response.id", "user_id",
+var texts = []string{"", "a", "b", "request_id", "timestamp", "status", "source", "source_event", "id", "seq", "otlp", "attributes", "gen_ai.response.id", "user_id",
 	"$bin", "$$map", "$dup", "$x", "quote\"", "line\nend", "Zażółć", "日本語", "\x00", "12345678", "a longer text, of more than thirty-two bytes, so that it has its own length byte"}
 
 func (e *entropy) text() raw {

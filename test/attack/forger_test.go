@@ -141,7 +141,7 @@ func (f *forger) entries(at time.Time, records int) (lines [][]byte, end chain.H
 	marker := &chain.ChunkMarker{SHA256: chain.Sum(fmt.Append(nil, at, end.NextSeq)), Entries: uint64(records)}
 	for range records {
 		body := fmt.Sprintf(`"time":%q,"record":{"request_id":"forged-%d","model_id":"another"}}`, chain.AppendTime(nil, received), end.NextSeq)
-		line := chain.AppendEntry(nil, end.NextSeq, end.Entry, middle, marker, false, []byte(body))
+		line := chain.AppendEntry(nil, end.NextSeq, end.Entry, middle, marker, false, false, []byte(body))
 		marker = nil
 		e, err := chain.ParseEntry(line)
 		if err != nil {

@@ -75,7 +75,7 @@ var peers = []peer{
 			var prev chain.Hash
 			from := 0
 			for i, e := range batch.Entries {
-				line = chain.AppendEntry(line[:0], uint64(i), prev, middle, nil, false, batch.Bodies[from:e.End])
+				line = chain.AppendEntry(line[:0], uint64(i), prev, middle, nil, false, false, batch.Bodies[from:e.End])
 				prev, from = sha256.Sum256(line), e.End
 			}
 			return batch.Records

@@ -117,7 +117,7 @@ func (l *Log) Segment(bodies ...string) {
 	var raw []byte
 	var hashes []chain.Hash
 	for _, body := range bodies {
-		line := chain.AppendEntry(nil, end.NextSeq, end.Entry, middle, marker, false, []byte(body))
+		line := chain.AppendEntry(nil, end.NextSeq, end.Entry, middle, marker, false, false, []byte(body))
 		marker = nil
 		e, err := chain.ParseEntry(line)
 		if err != nil {

@@ -46,7 +46,7 @@ func TestProgram(t *testing.T) {
 	var lines []string
 	for i := range 9 {
 		middle := chain.AppendMiddle(nil, time.Unix(1_800_000_000, 0), []byte("tag"))
-		line := chain.AppendEntry(nil, end.NextSeq, end.Entry, middle, nil, false, fmt.Appendf(nil, `"time":"2027-01-15T08:00:00.000000000Z","record":{"request_id":"req-%d"}}`, i))
+		line := chain.AppendEntry(nil, end.NextSeq, end.Entry, middle, nil, false, false, fmt.Appendf(nil, `"time":"2027-01-15T08:00:00.000000000Z","record":{"request_id":"req-%d"}}`, i))
 		lines = append(lines, string(line))
 		l.entries = append(l.entries, chain.Sum(line))
 		end.Append(chain.Sum(line))
