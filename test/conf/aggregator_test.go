@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/auditchain/auditchain/ingest"
+	"github.com/auditchain/auditchain/test/fluentbit"
 	"github.com/auditchain/auditchain/test/host"
 )
 
@@ -149,9 +150,9 @@ func TestDryRun(t *testing.T) {
 	for _, s := range all(t) {
 		t.Run(s.name, func(t *testing.T) {
 			dir := t.TempDir()
-			write(t, filepath.Join(dir, "etc", "plugins.conf"), relocate(read(t, "conf/aggregator/plugins.conf"), dir, plugin))
+			write(t, filepath.Join(dir, "etc", "plugins.conf"), fluentbit.Relocate(read(t, "conf/aggregator/plugins.conf"), dir, plugin))
 			path := filepath.Join(dir, "etc", "fluent-bit"+s.suffix)
-			text := relocate(s.text, dir, plugin)
+			text := fluentbit.Relocate(s.text, dir, plugin)
 			if out, ok := dryRun(program, write(t, path, text)); !ok {
 				t.Errorf("refused:\n%s", out)
 			}

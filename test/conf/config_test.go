@@ -143,15 +143,6 @@ func fluentBit(t *testing.T) string {
 	return path
 }
 
-// relocate puts the files of a configuration below dir, and the plugin where it is built.
-func relocate(text, dir, plugin string) string {
-	return strings.NewReplacer(
-		"/usr/lib/auditchain/out_auditchain.so", plugin,
-		"/etc/auditchain", filepath.Join(dir, "etc"),
-		"/var/lib/auditchain", filepath.Join(dir, "var"),
-	).Replace(text)
-}
-
 // write writes a file and makes its directory.
 func write(t *testing.T, path, text string) string {
 	t.Helper()

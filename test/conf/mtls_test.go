@@ -11,6 +11,7 @@ import (
 	"github.com/auditchain/auditchain/chain"
 	"github.com/auditchain/auditchain/query"
 	"github.com/auditchain/auditchain/storage"
+	"github.com/auditchain/auditchain/test/fluentbit"
 	"github.com/auditchain/auditchain/test/host"
 	"github.com/auditchain/auditchain/test/servers"
 )
@@ -55,8 +56,8 @@ func testMutualTLS(t *testing.T, s shipped, bucket storage.Config) {
 
 	port, httpPort := freePort(t), freePort(t)
 	ports := strings.NewReplacer("24224", port, "2020", httpPort, "0.0.0.0", "127.0.0.1")
-	write(t, filepath.Join(dir, "etc", "plugins.conf"), relocate(read(t, "conf/aggregator/plugins.conf"), dir, host.Plugin(t)))
-	file := write(t, filepath.Join(dir, "etc", "fluent-bit"+s.suffix), relocate(ports.Replace(s.text), dir, host.Plugin(t)))
+	write(t, filepath.Join(dir, "etc", "plugins.conf"), fluentbit.Relocate(read(t, "conf/aggregator/plugins.conf"), dir, host.Plugin(t)))
+	file := write(t, filepath.Join(dir, "etc", "fluent-bit"+s.suffix), fluentbit.Relocate(ports.Replace(s.text), dir, host.Plugin(t)))
 	aggregator := start(t, "aggregator", []string{
 		"AUDITCHAIN_CHAIN=" + name, "AUDITCHAIN_BUCKET=" + bucket.Bucket, "AUDITCHAIN_RETENTION=1d",
 		"AUDITCHAIN_ENDPOINT=" + bucket.Endpoint, "AUDITCHAIN_REGION=" + bucket.Region,
