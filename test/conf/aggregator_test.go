@@ -147,30 +147,31 @@ func TestOutputKeys(t *testing.T) {
 // Fluent Bit checks the properties of its own plugins, and loads ours without starting it.
 func TestDryRun(t *testing.T) {
 	program, plugin := fluentBit(t), host.Plugin(t)
+	var set []string
+	for name, value := range environment {
+		set = append(set, name+"="+value)
+	}
 	for _, s := range all(t) {
 		t.Run(s.name, func(t *testing.T) {
 			dir := t.TempDir()
 			write(t, filepath.Join(dir, "etc", "plugins.conf"), fluentbit.Relocate(read(t, "conf/aggregator/plugins.conf"), dir, plugin))
 			path := filepath.Join(dir, "etc", "fluent-bit"+s.suffix)
 			text := fluentbit.Relocate(s.text, dir, plugin)
-			if out, ok := dryRun(program, write(t, path, text)); !ok {
+			if out, ok := dryRun(program, write(t, path, text), set...); !ok {
 				t.Errorf("refused:\n%s", out)
 			}
 			wrong := strings.Replace(text, "buffer_max_size", "bufer_max_size", 1)
-			if out, ok := dryRun(program, write(t, path, wrong)); ok {
+			if out, ok := dryRun(program, write(t, path, wrong), set...); ok {
 				t.Errorf("a wrong key is accepted:\n%s", out)
 			}
 		})
 	}
 }
 
-// dryRun says whether Fluent Bit takes the configuration without a warning.
-func dryRun(program, path string) (output string, ok bool) {
+// dryRun says whether Fluent Bit, with env added to the environment, takes the configuration without a warning.
+func dryRun(program, path string, env ...string) (output string, ok bool) {
 	cmd := exec.Command(program, "--dry-run", "-c", path)
-	cmd.Env = os.Environ()
-	for name, value := range environment {
-		cmd.Env = append(cmd.Env, name+"="+value)
-	}
+	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
 	output = string(out)
 	return output, err == nil && strings.Contains(output, "configuration test is successful") && !strings.Contains(output, "[ warn]")

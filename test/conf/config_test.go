@@ -21,6 +21,7 @@ type properties map[string]string
 type config struct {
 	Service  properties
 	Plugins  []string
+	Parsers  []properties
 	Pipeline struct{ Inputs, Outputs []properties }
 }
 
@@ -49,8 +50,9 @@ func parseYAML(t *testing.T, text string) config {
 	return c
 }
 
-// parseClassic reads a configuration in the classic format; the file of plugins it names is looked up beside it.
-func parseClassic(t *testing.T, text string) config {
+// parseClassic reads a configuration of conf/dir in the classic format; the files of plugins and parsers it names are looked up
+// beside it.
+func parseClassic(t *testing.T, dir, text string) config {
 	t.Helper()
 	c := config{Service: properties{}}
 	var current properties
@@ -68,10 +70,15 @@ func parseClassic(t *testing.T, text string) config {
 		case fields[0] == "[OUTPUT]":
 			current = properties{}
 			c.Pipeline.Outputs = append(c.Pipeline.Outputs, current)
+		case fields[0] == "[PARSER]":
+			current = properties{}
+			c.Parsers = append(c.Parsers, current)
 		case len(fields) != 2:
 			t.Fatalf("line %d: %q is not a key and a value", n+1, line)
 		case fields[0] == "plugins_file":
-			c.Plugins = parseClassic(t, read(t, "conf/aggregator/"+filepath.Base(fields[1]))).Plugins
+			c.Plugins = parseClassic(t, dir, read(t, dir+filepath.Base(fields[1]))).Plugins
+		case fields[0] == "parsers_file":
+			c.Parsers = parseClassic(t, dir, read(t, dir+filepath.Base(fields[1]))).Parsers
 		case current == nil:
 			c.Plugins = append(c.Plugins, fields[1])
 		default:
@@ -102,18 +109,31 @@ type shipped struct {
 // all returns every configuration of an aggregator.
 func all(t *testing.T) []shipped {
 	t.Helper()
-	s := []shipped{
+	return parsed(t, "conf/aggregator/", []shipped{
 		{name: "yaml", text: read(t, "conf/aggregator/fluent-bit.yaml")},
 		{name: "classic", text: read(t, "conf/aggregator/fluent-bit.conf"), suffix: ".conf"},
 		{name: "compose", text: readCompose(t).Configs["fluent-bit"].Content},
 		{name: "kubernetes", text: readValues(t).Config.ExtraFiles["fluent-bit.yaml"]},
-	}
+	})
+}
+
+// onGPU returns every configuration of a GPU server.
+func onGPU(t *testing.T) []shipped {
+	t.Helper()
+	return parsed(t, "conf/gpu-node/", []shipped{
+		{name: "yaml", text: read(t, "conf/gpu-node/fluent-bit.yaml")},
+		{name: "classic", text: read(t, "conf/gpu-node/fluent-bit.conf"), suffix: ".conf"},
+	})
+}
+
+func parsed(t *testing.T, dir string, s []shipped) []shipped {
+	t.Helper()
 	for i := range s {
 		if s[i].suffix == "" {
 			s[i].suffix = ".yaml"
 			s[i].config = parseYAML(t, s[i].text)
 		} else {
-			s[i].config = parseClassic(t, s[i].text)
+			s[i].config = parseClassic(t, dir, s[i].text)
 		}
 	}
 	return s
