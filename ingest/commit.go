@@ -3,6 +3,7 @@ package ingest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/auditchain/auditchain/chain"
@@ -116,7 +117,7 @@ func (l *Log) writeQueue() {
 		return
 	}
 	// What was chained on top of the failed chunk cannot stand either.
-	for _, f := range append(batch[synced:], l.queue...) {
+	for _, f := range slices.Backward(append(batch[synced:], l.queue...)) {
 		l.forget(f)
 		f.done, f.err = true, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/auditchain/auditchain/chain"
 	"github.com/auditchain/auditchain/ingest/disk"
+	"github.com/auditchain/auditchain/record"
 )
 
 // journal is a file in the store directory that holds entry lines not yet committed to the bucket. Besides them it has two
@@ -153,16 +154,24 @@ const noLimit = math.MaxUint64
 type replayer struct {
 	j       *journal
 	next    position // after the lines read so far
-	pending []chain.Facts
+	pending []replayed
 	last    time.Time   // when the last of pending was received
 	chunk   *chain.Hash // delivery id of the chunk that pending is
 	damage  string      // why nothing after j.size can be read; "": it can
-	ended   bool        // the next journal goes on from j.end: what follows here is of a write that failed
+	recall  func([]replayed)
+	ended   bool // the next journal goes on from j.end: what follows here is of a write that failed
+}
+
+// replayed is an entry of a journal.
+type replayed struct {
+	facts   chain.Facts
+	content content // if it is a record with a source
 }
 
 // replayJournal reads the journal at path, all of it. The next journal begins at entry limit. The journal it returns stands
-// after the last whole chunk. A *tornError comes with a journal; with any other error the journal is damaged.
-func replayJournal(fsys disk.FS, path string, limit uint64) (*journal, error) {
+// after the last whole chunk. A *tornError comes with a journal; with any other error the journal is damaged. recall is given the entries
+// of each whole chunk.
+func replayJournal(fsys disk.FS, path string, limit uint64, recall func([]replayed)) (*journal, error) {
 	first, err := journalFirst(path)
 	if err != nil {
 		return nil, err
@@ -172,7 +181,7 @@ func replayJournal(fsys disk.FS, path string, limit uint64) (*journal, error) {
 		return nil, err
 	}
 	defer f.Close()
-	r := replayer{j: &journal{path: path, first: first, end: position{seq: first}}, next: position{seq: first}}
+	r := replayer{j: &journal{path: path, first: first, end: position{seq: first}}, next: position{seq: first}, recall: recall}
 	crc, offset := uint32(0), int64(0)
 	scanner := bufio.NewScanner(f)
 	scanner.Buffer(make([]byte, 1<<20), chain.MaxLine+1)
@@ -248,9 +257,10 @@ func (r *replayer) commit(line []byte) error {
 		return errors.New("a commit line does not fit the entries before it")
 	}
 	j := r.j
-	for _, facts := range r.pending {
-		j.summary.Add(facts)
+	for i := range r.pending {
+		j.summary.Add(r.pending[i].facts)
 	}
+	r.recall(r.pending)
 	if j.summary.Receive(r.last); j.since.IsZero() {
 		j.since = r.last
 	}
@@ -274,9 +284,12 @@ func (r *replayer) entry(line []byte) error {
 		return fmt.Errorf("entry %d does not continue the entry before it", e.Seq)
 	}
 	r.next = position{r.next.seq + 1, chain.Sum(line)}
-	facts := e.Facts()
-	facts.SourceID = bytes.Clone(facts.SourceID)
-	r.pending = append(r.pending, facts)
+	entry := replayed{facts: e.Facts()}
+	if f := &entry.facts; f.SourceID != nil {
+		f.SourceID = bytes.Clone(f.SourceID)
+		entry.content = contentOf(f.SourceID, f.SourceSeq, record.ContentHash(e.Record))
+	}
+	r.pending = append(r.pending, entry)
 	if r.last = e.Received; e.Chunk != nil {
 		id := deliveryID(e.Chunk.SHA256, e.Tag)
 		r.chunk = &id

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -83,6 +84,7 @@ type Log struct {
 	diskFull   bool  // the room that is left is for sealing
 	delivered  map[chain.Hash]struct{}
 	seen       sources
+	contents   contents
 	stats      Stats
 	stored     int64       // bytes in the store directory that the bucket has not taken yet
 	activeFrom time.Time   // when the active journal's first chunk was received; zero: there is none
@@ -100,6 +102,8 @@ type Log struct {
 	// Of the caller of Append that leads:
 	lastSync time.Duration // how long the last sync took
 	crowd    int           // how many flushes came together lately
+	said     time.Time     // when the log said last that records conflict
+	unsaid   uint64        // how many conflicts there were since
 
 	pipeline // of run alone
 }
@@ -121,11 +125,18 @@ type flush struct {
 	arrived  time.Time  // by the monotonic clock too: a clock that is set back must not delay sealing
 	received time.Time
 	hashes   []chain.Hash // of its entries
-	again    []bool       // which of them are marked as redelivered
+	marks    []mark       // of its entries
 	after    position     // after its last entry
 	counts   Stats        // what it adds to the log's
 	done     bool         // under mu
 	err      error
+}
+
+// mark is what the log remembered of a record's source and number as it took the record, and what it did to remember the record.
+type mark struct {
+	redelivered, conflict bool
+	added                 bool    // to what was seen
+	before                content // what lay where its content lies
 }
 
 // deliveryID is what a chunk is known by when it is delivered again: its bytes, and its tag as JSON, since the same bytes
@@ -185,16 +196,19 @@ func (l *Log) enqueue(f *flush, tag []byte) (again bool, err error) {
 	f.received = f.arrived.Round(0) // without the monotonic clock: it goes into lines
 	f.middle = chain.AppendMiddle(f.middle[:0], f.received, tag)
 	f.lines = append(f.lines[:0], batchMark, '\n')
-	f.hashes, f.again = f.hashes[:0], f.again[:0]
+	f.hashes, f.marks = f.hashes[:0], f.marks[:0]
 	marker, from := f.marker, 0
 	for i := range f.batch.Entries {
 		e := &f.batch.Entries[i]
-		redelivered := e.SourceID != nil && !l.seen.add(e.SourceID, e.SourceSeq)
+		var m mark
+		if e.SourceID != nil {
+			m = l.remember(e)
+		}
 		start := len(f.lines)
-		f.lines = chain.AppendEntry(f.lines, l.tip.seq, l.tip.entry, f.middle, marker, redelivered, false, f.batch.Bodies[from:e.End])
+		f.lines = chain.AppendEntry(f.lines, l.tip.seq, l.tip.entry, f.middle, marker, m.redelivered, m.conflict, f.batch.Bodies[from:e.End])
 		l.tip = position{l.tip.seq + 1, sha256.Sum256(f.lines[start:])}
 		f.hashes = append(f.hashes, l.tip.entry)
-		f.again = append(f.again, redelivered)
+		f.marks = append(f.marks, m)
 		f.lines = append(f.lines, '\n')
 		marker, from = nil, e.End
 	}
@@ -208,16 +222,30 @@ func (l *Log) enqueue(f *flush, tag []byte) (again bool, err error) {
 	return false, nil
 }
 
+// remember takes a record with a source into what is known of sources.
+func (l *Log) remember(e *record.Entry) mark {
+	c := contentOf(e.SourceID, e.SourceSeq, e.Content)
+	added, before := l.seen.add(e.SourceID, e.SourceSeq), l.contents.add(c)
+	known := before.name == c.name // also where the numbers of so many sources, or with so many gaps, are forgotten
+	return mark{redelivered: known || !added, conflict: known && before.bytes != c.bytes, added: added, before: before}
+}
+
 // entryBytes is how many bytes of f's lines are entries: all but the batch mark and the commit line.
 func (f *flush) entryBytes() int { return len(f.lines) - 2 - (1 + 2*chain.HashSize + 1) }
 
-// forget takes back what enqueue did for a chunk that did not become durable, but for the numbering. mu is held.
+// forget takes back what enqueue did for a chunk that did not become durable, but for the numbering. What came after it is forgotten
+// already. mu is held.
 func (l *Log) forget(f *flush) {
 	l.stored -= int64(len(f.lines))
-	for i, again := range f.again {
-		if e := &f.batch.Entries[i]; e.SourceID != nil && !again {
+	for i, m := range slices.Backward(f.marks) {
+		e := &f.batch.Entries[i]
+		if e.SourceID == nil {
+			continue
+		}
+		if m.added {
 			l.seen.remove(e.SourceID, e.SourceSeq)
 		}
+		l.contents.remove(contentOf(e.SourceID, e.SourceSeq, e.Content), m.before)
 	}
 }
 

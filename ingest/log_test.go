@@ -453,24 +453,34 @@ func TestFailedChunkIsNoDelivery(t *testing.T) {
 	m.wantMarks("0 1 1r")
 }
 
-// wantMarks compares the numbers of the records that have a source, an r behind those that are marked as redelivered.
-func (r *rig) wantMarks(want string) {
+// wantMarks compares the numbers of the records that have a source, an r behind those that are marked as redelivered, a c behind
+// those of them that conflict.
+func (r *rig) wantMarks(want string) *query.Report {
 	r.t.Helper()
 	var got []string
 	reader := &query.Log{Bucket: r.plainBucket(), Layout: chain.Layout{Chain: r.cfg.Chain}, Key: r.trusted}
 	err := reader.Walk(context.Background(), func(e *chain.Entry, _ []byte) error {
 		if f := e.Facts(); f.SourceID != nil {
-			got = append(got, fmt.Sprint(f.SourceSeq)+map[bool]string{true: "r"}[f.Redelivered])
+			mark := ""
+			switch {
+			case f.Conflict:
+				mark = "c"
+			case f.Redelivered:
+				mark = "r"
+			}
+			got = append(got, fmt.Sprint(f.SourceSeq)+mark)
 		}
 		return nil
 	})
 	if err != nil || strings.Join(got, " ") != want {
 		r.t.Errorf("records %v, want %v (%v)", got, want, err)
 	}
-	if report, err := reader.Verify(context.Background(), query.VerifyOptions{Now: time.Now()}); err != nil || report.Verdict != "intact" ||
-		report.Counts.Redelivered != uint64(strings.Count(want, "r")) {
+	report, err := reader.Verify(context.Background(), query.VerifyOptions{Now: time.Now()})
+	conflicts := uint64(strings.Count(want, "c"))
+	if err != nil || report.Verdict != "intact" || report.Counts.Redelivered != conflicts+uint64(strings.Count(want, "r")) || report.Counts.Conflicts != conflicts {
 		r.t.Errorf("%+v, %v", report, err)
 	}
+	return report
 }
 
 // TestJournalFactsMatch sees to it that what the writer counts as it decodes is what a reader counts off the lines.
@@ -493,7 +503,7 @@ func TestJournalFactsMatch(t *testing.T) {
 	l.writing.Unlock()
 	crash(l)
 	journals, _ := listJournals(l.fs, l.dir)
-	j, err := replayJournal(l.fs, journals[0], noLimit)
+	j, err := replayJournal(l.fs, journals[0], noLimit, func([]replayed) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func (l *Log) replay() error {
 					errs[i] = fmt.Errorf("%s: internal error: %v", paths[i], r)
 				}
 			}()
-			journals[i], errs[i] = replayJournal(l.fs, paths[i], limits[i])
+			journals[i], errs[i] = replayJournal(l.fs, paths[i], limits[i], l.recall)
 		})
 	}
 	readers.Wait()
@@ -69,6 +69,17 @@ func (l *Log) replay() error {
 		l.rotated = append(l.rotated, j)
 	}
 	return nil
+}
+
+// recall takes the contents of a chunk's records from a journal.
+func (l *Log) recall(chunk []replayed) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range chunk {
+		if f := &chunk[i].facts; f.SourceID != nil {
+			l.contents.recall(chunk[i].content, f.Redelivered)
+		}
+	}
 }
 
 // keepAside keeps what is no whole chunk, before it is cut off.

@@ -1,6 +1,8 @@
 package record
 
 import (
+	"hash/maphash"
+
 	"github.com/auditchain/auditchain/chain"
 )
 
@@ -20,13 +22,17 @@ type Entry struct {
 	End  int  // of the body in Bodies; it begins where the one before ends
 	Kind Kind // for all but Record, the fields below are zero
 
-	Time      int64          // the event's time, nanoseconds since 1970 UTC
-	Missing   chain.FieldSet // audit fields that the record lacks; none of a source event
-	SourceID  []byte         // who made the record; nil if it does not say. Aliases the chunk
-	SourceSeq uint64         // the record's number at its source
-
-	SourceEvent bool // the record is what its source says of itself
+	SourceEvent bool           // the record is what its source says of itself
+	Missing     chain.FieldSet // audit fields that the record lacks; none of a source event
+	Time        int64          // the event's time, nanoseconds since 1970 UTC
+	SourceID    []byte         // who made the record; nil if it does not say. Aliases the chunk
+	SourceSeq   uint64         // the record's number at its source
+	Content     uint64         // ContentHash of the value of "record"; of a record with a source only
 }
+
+// ContentHash tells one record's JSON from another, within this process: by a seed that is secret, so that nobody can send records
+// that collide.
+func ContentHash(json []byte) uint64 { return maphash.Bytes(hashSeed, json) }
 
 // Facts returns what a manifest counts about the entry: the same that [chain.Entry.Facts] reads off its line.
 func (e *Entry) Facts() chain.Facts {

@@ -62,6 +62,9 @@ func check(t *testing.T, b *Batch, chunk []byte) {
 		switch b.Entries[i].Kind {
 		case Record:
 			records++
+			if e := b.Entries[i]; e.SourceID != nil && e.Content != ContentHash(parsed.Record) {
+				t.Fatalf("chunk %x\n%s\nthe hash is not that of the record", chunk, line)
+			}
 		case Group:
 			groups++
 		case Quarantine:

@@ -22,6 +22,7 @@ type decoder struct {
 	// Of the event:
 	stamp     stamp
 	sec, nsec int64
+	record    int // where in dst the record's map begins
 	missing   chain.FieldSet
 	sourceID  []byte
 	sourceSeq uint64

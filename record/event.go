@@ -74,6 +74,9 @@ func (b *Batch) readMap(name string, i int, role role) int {
 	start := len(b.Bodies)
 	b.Bodies = append(b.Bodies, name...)
 	at := len(b.Bodies)
+	if role == roleRecord {
+		d.record = at
+	}
 	b.Bodies, i = d.mapping(b.Bodies, i, 1, role)
 	if i < 0 {
 		return i
@@ -125,6 +128,7 @@ func (b *Batch) endEvent(i int) int {
 	e := Entry{Time: d.sec*1e9 + d.nsec, Missing: d.missing}
 	if d.sourceID != nil && d.sequenced {
 		e.SourceID, e.SourceSeq = d.sourceID, d.sourceSeq
+		e.Content = ContentHash(b.Bodies[d.record : len(b.Bodies)-1]) // while it is in the processor's cache
 		if d.sourceEvent {
 			e.SourceEvent, e.Missing = true, 0
 		}
