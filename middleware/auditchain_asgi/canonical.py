@@ -1,0 +1,98 @@
+"""Canonical JSON, RFC 8785."""
+
+from __future__ import annotations
+
+import json
+import math
+from json.encoder import encode_basestring as _quote
+from typing import Any, List
+
+_EXACT = 1 << 53  # integers up to here are doubles
+
+
+def parse(text: str) -> Any:
+    """Reads I-JSON (RFC 7493). ValueError or RecursionError if it is none: what has no one meaning has no canonical form."""
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+
+
+def encode(value: Any) -> bytes:
+    """The canonical form of what parse returned. ValueError for numbers and strings that have none."""
+    out: List[str] = []
+    _write(value, out.append)
+    return "".join(out).encode("utf-8")  # refuses lone surrogates
+
+
+def _unique(pairs: list) -> dict:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("duplicate key")
+    return members
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _write(value: Any, put) -> None:
+    if isinstance(value, str):
+        put(_quote(value))
+    elif value is None or value is True or value is False:
+        put("null" if value is None else "true" if value else "false")
+    elif isinstance(value, (int, float)):
+        put(number(value))
+    elif isinstance(value, dict):
+        separator = "{"
+        for key in sorted(value) if all(map(str.isascii, value)) else sorted(value, key=_utf16):
+            put(separator)
+            put(_quote(key))
+            put(":")
+            _write(value[key], put)
+            separator = ","
+        put("}" if value else "{}")
+    elif _small_integers(value):  # token ids, by the thousand
+        put("[" + ",".join(map(str, value)) + "]")
+    else:
+        separator = "["
+        for item in value:
+            put(separator)
+            _write(item, put)
+            separator = ","
+        put("]" if value else "[]")
+
+
+def _small_integers(values: list) -> bool:
+    return set(map(type, values)) == {int} and -_EXACT <= min(values) and max(values) <= _EXACT
+
+
+def _utf16(key: str) -> bytes:
+    return key.encode("utf-16-be", "surrogatepass")
+
+
+def number(value: float) -> str:
+    """A number as ECMAScript writes it: the double's shortest digits, which are Python's too, in another layout."""
+    if isinstance(value, int):
+        if -_EXACT <= value <= _EXACT:
+            return str(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError("number out of range") from None
+    if not math.isfinite(value):
+        raise ValueError("number out of range")
+    if value == 0:
+        return "0"
+    sign = "-" if value < 0 else ""
+    mantissa, _, exponent = repr(abs(value)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    point = len(whole) + int(exponent or 0)  # where the point stands, counted from the first digit
+    digits = whole + fraction
+    point -= len(digits) - len(digits.lstrip("0"))
+    digits = digits.strip("0")
+    if 0 < point <= 21:
+        if len(digits) <= point:
+            return sign + digits + "0" * (point - len(digits))
+        return f"{sign}{digits[:point]}.{digits[point:]}"
+    if -6 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    tail = "." + digits[1:] if len(digits) > 1 else ""
+    return f"{sign}{digits[0]}{tail}e{'+' if point > 0 else '-'}{abs(point - 1)}"

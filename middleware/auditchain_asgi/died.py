@@ -1,0 +1,144 @@
+"""What is written about a process that was killed, by the next that comes by."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+import time
+from typing import Callable, Dict, List, Set
+
+from . import endpoints, lines, state, writing
+
+_PIECE = 256 << 10  # bytes that are searched at a time, so that other threads get their turn
+
+_log = logging.getLogger("auditchain")
+
+
+class Finder:
+    """Looks for dead processes' state files in a directory."""
+
+    def __init__(self, directory: pathlib.Path, source_id: str) -> None:
+        self._directory = directory
+        self._source_id = source_id
+        self._complained: Set[pathlib.Path] = set()
+
+    def look(self, write: Callable[[bytes], None]) -> None:
+        """Writes what is to be said about each dead process. write returns when its lines are durable; only then the
+        state file goes. A crash in between leaves it, and the next that comes by writes the same bytes again."""
+        state.sweep(self._directory)
+        for path in sorted(self._directory.glob("*" + state.SUFFIX)):
+            try:
+                dead = state.State.take(path)
+            except (OSError, ValueError) as error:
+                if path not in self._complained:
+                    self._complained.add(path)
+                    _log.error("auditchain: a dead process's state cannot be read: %s", error)
+                continue
+            if dead is None:
+                continue
+            try:
+                if not dead["stopped"]:
+                    _log.warning("auditchain: %s was killed with %d requests open", dead.source_id, len(dead.open_requests()))
+                    write(b"".join(self._say(dead)))
+                dead.remove()
+            finally:
+                dead.close()
+
+    def _say(self, dead: state.State) -> List[bytes]:
+        if not dead.finder:
+            # Who comes after us, should we be killed too, must not say anything else under the same numbers.
+            dead["found_us"] = time.time_ns() // 1000
+            dead.finder = self._source_id
+            dead.sync()
+        asked = {r.seq: r for r in dead.open_requests()}
+        served, events = dead["served"], dead["events"]
+        served = max([served, *(seq + 1 for seq in asked)])
+        written = _written(self._directory, dead, served, asked)
+        late = [seq for seq in written.records if seq >= served or seq in asked]
+        missing = [asked[seq] for seq in asked if seq not in written.records]
+        said = [_server_died(dead.source_id, request) for request in missing]
+        if events in written.events:  # the process was killed between writing it and counting it
+            events += 1
+        said.append(
+            writing.line(
+                {
+                    "timestamp": writing.timestamp(dead["found_us"]),
+                    "source": writing.source(dead.source_id + "/events", events),
+                    "source_event": "died",
+                    "of": dead.source_id,
+                    "served": max([served, *(seq + 1 for seq in written.records)]),
+                    "recorded": dead["recorded"] + len(late) + len(missing),
+                    "lost": dead["lost"],
+                    "open": [],
+                    "reported_by": dead.finder,
+                }
+            )
+        )
+        return said
+
+
+def _server_died(source_id: str, request: state.Open) -> bytes:
+    return writing.line(
+        {
+            "request_id": str(request.request_id),
+            "timestamp": writing.timestamp(request.arrived_us),
+            "model_id": None,
+            "model_checksum": None,
+            "input_hash": None,
+            "output_hash": None,
+            "user_id": None,
+            "input_tokens": None,
+            "output_tokens": None,
+            "latency_ms": None,
+            "status": "server_died",
+            "source": writing.source(source_id, request.seq),
+            "endpoint": writing.text(request.path),
+            "operation": endpoints.MODEL_CHANGE if request.model_change else endpoints.INFERENCE,
+        }
+    )
+
+
+class _Written:
+    """Numbers that are in whole lines."""
+
+    def __init__(self) -> None:
+        self.records: Set[int] = set()
+        self.events: Set[int] = set()
+
+
+def _written(directory: pathlib.Path, dead: state.State, served: int, asked: Dict[int, state.Open]) -> _Written:
+    """Of the numbers that the state does not know to be written those that are. They can only be in the last two
+    files, or, after a crash of the machine, which sets the state back, in those that were written since a request came."""
+    found = _Written()
+    records = writing.source_mark(dead.source_id)
+    events = writing.source_mark(dead.source_id + "/events")
+    paths = sorted(directory.glob(f"{dead.path.stem}-*{lines.SUFFIX}"))
+    oldest = min((r.arrived_us for r in asked.values()), default=dead["found_us"]) / 1e6
+    for path in [p for p in paths[:-2] if p.stat().st_mtime >= oldest] + paths[-2:]:
+        for seq in _numbers(path, records):
+            if seq >= served or seq in asked:
+                found.records.add(seq)
+        found.events.update(seq for seq in _numbers(path, events) if seq >= dead["events"])
+    return found
+
+
+def _numbers(path: pathlib.Path, mark: bytes):
+    """The numbers that follow the mark in whole lines."""
+    with open(path, "rb", buffering=0) as file:
+        rest = b""
+        while True:
+            piece = file.read(_PIECE)
+            if not piece:
+                return
+            # Only what ends with a newline is a line. Of a long one its end, where the mark may stand, is enough.
+            end = piece.rfind(b"\n") + 1
+            if not end:
+                rest += piece
+                continue
+            whole, rest = rest + piece[:end], piece[end:]
+            at = whole.find(mark)
+            while at >= 0:
+                begin = at + len(mark)
+                yield int(whole[begin : whole.index(b"}", begin)])
+                at = whole.find(mark, begin)

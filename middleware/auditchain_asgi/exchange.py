@@ -1,0 +1,146 @@
+"""A request while it runs: looks at the messages that pass, and changes none."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from typing import Any, Awaitable, Callable, Dict, Optional
+
+from .capture import Capture
+from .digests import Digests
+from .record import Recorder, Request
+from .source import Source
+
+Message = Dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+HEAD = 64 << 10  # bytes kept of the beginning of bodies of which only some members are looked for
+
+_log = logging.getLogger("auditchain")
+
+
+class Exchange(Request):
+    __slots__ = ("scope", "_receive", "_send", "_source", "_recorder", "_final", "_done")
+
+    def __init__(self, scope: dict, receive: Receive, send: Send, operation: str, digests: Digests, head: int) -> None:
+        self.arrived = time.perf_counter()
+        self.arrived_us = time.time_ns() // 1000
+        self._receive = receive
+        self._send = send
+        self.path = scope["path"]
+        self.method = scope["method"]
+        self.operation = operation
+        self.request_id = str(uuid.uuid4())
+        self.client_request_id: Optional[str] = None
+        self.content_type = ""
+        self.credential = b""
+        self.scope = self._read_headers(scope)
+        self.input = Capture(digests.new(), head)
+        self.output = Capture(digests.new(), head)
+        self.http_status: Optional[int] = None
+        self.stream = False
+        self.first_part: Optional[float] = None
+        self.aborted: Optional[float] = None
+        self.error: Optional[str] = None
+        self._final = False  # the last part is on its way
+        self._done = False
+
+    def _read_headers(self, scope: dict) -> dict:
+        headers = scope["headers"]
+        if not isinstance(headers, (list, tuple)):
+            headers = list(headers)
+            scope = {**scope, "headers": headers}
+        other_key = b""
+        for name, value in headers:
+            if name == b"content-type":
+                self.content_type = value.decode("latin-1")
+            elif name == b"authorization":
+                self.credential = value.split(None, 1)[-1] if value.strip() else b""
+            elif name == b"x-api-key" or name == b"api-key":
+                other_key = other_key or value
+            elif name == b"x-request-id":
+                self.client_request_id = value.decode("latin-1")
+        self.credential = self.credential or other_key
+        if self.client_request_id is None:
+            scope = {**scope, "headers": [*headers, (b"x-request-id", self.request_id.encode("ascii"))]}
+        return scope
+
+    def begin(self, source: Source, recorder: Recorder, model_change: bool) -> bool:
+        """Takes a number; False if the source is gone."""
+        seq = source.begin(self.arrived_us, uuid.UUID(self.request_id).bytes, model_change, self.path.encode("utf-8", "replace"))
+        if seq is None:
+            return False
+        self.seq, self._source, self._recorder = seq, source, recorder
+        return True
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        kind = message["type"]
+        if kind == "http.request":
+            body = message.get("body")
+            if body:
+                self.input.add(body)
+        elif kind == "http.disconnect":
+            self._client_gone()
+        return message
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.body":
+            last = not message.get("more_body", False)
+            self._final = self._final or last
+            try:
+                await self._send(message)
+            except OSError:  # so servers say that the client is gone
+                self._final = self._done
+                self._client_gone()
+                raise
+            finally:
+                body = message.get("body")
+                if body and not self._done:
+                    if self.first_part is None:
+                        self.first_part = time.perf_counter()
+                    self.output.add(body)
+            if last:
+                self.end()
+            return
+        if kind == "http.response.start":
+            message = self._started(message)
+        await self._send(message)
+
+    def _started(self, message: Message) -> Message:
+        headers = message.get("headers", ())
+        if not isinstance(headers, (list, tuple)):
+            headers = list(headers)
+            message = {**message, "headers": headers}
+        self.http_status = message["status"]
+        for name, value in headers:
+            if name.lower() == b"content-type":
+                self.stream = value.lower().startswith(b"text/event-stream")
+        return message
+
+    def _client_gone(self) -> None:
+        if not self._final and self.aborted is None:
+            self.aborted = time.perf_counter()
+
+    def failed(self, error: BaseException) -> None:
+        """An exception came out of the application. After the last part the client did not see any of it."""
+        if not self._final:
+            self.error = type(error).__name__
+
+    def end(self) -> None:
+        """Writes the record, once."""
+        if self._done:
+            return
+        self._done = True
+        self.ended = time.perf_counter()
+        if not self._final and self.http_status is not None and self.error is None:
+            self._client_gone()  # so Starlette ends a stream whose client is gone
+        try:
+            line = self._recorder.line(self)
+        except Exception:  # a defect; the request is not to suffer from it, and is recorded still
+            _log.exception("auditchain: reading the bodies of request %s", self.request_id)
+            line = self._recorder.bare_line(self)
+        self._source.put(self.seq, line)
