@@ -1,0 +1,601 @@
+package query
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auditchain/auditchain/chain"
+)
+
+// line is a record that a test puts into a log.
+type line struct {
+	source      string
+	number      int
+	at          string // timestamp, a time of day
+	event       string // the event's time, if it is another
+	members     string // further members, with a comma before them
+	redelivered bool
+	conflict    bool
+	bare        bool // without audit fields but the timestamp
+}
+
+const day = "2026-11-23T"
+
+func on(s string) time.Time {
+	t, err := time.Parse(time.RFC3339, day+s+"Z")
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+// req is a complete record of the source gpu-1/a.
+func req(number int, at string) line { return line{source: "gpu-1/a", number: number, at: at} }
+
+// reqs are the complete records first to last, a second apart.
+func reqs(first, last int, at string) (all []line) {
+	for i := first; i <= last; i++ {
+		all = append(all, req(i, on(at).Add(time.Duration(i-first)*time.Second).Format(time.TimeOnly)))
+	}
+	return all
+}
+
+// say is a source event of gpu-1/a.
+func say(number int, name, at string, served int, members string) line {
+	return line{source: "gpu-1/a/events", number: number, at: at, bare: true,
+		members: fmt.Sprintf(`,"source_event":%q,"of":"gpu-1/a","served":%d%s`, name, served, members)}
+}
+
+func (l line) of(source string) line    { l.source = source; return l }
+func (l line) with(members string) line { l.members += members; return l }
+func (l line) marked() line             { l.redelivered = true; return l }
+func (l line) read(at string) line      { l.event = at; return l }
+
+// body is the entry's body.
+func (l line) body() string {
+	event := l.at
+	if l.event != "" {
+		event = l.event
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, `"time":"%s","record":{`, chain.AppendTime(nil, on(event)))
+	if l.at != "" {
+		fmt.Fprintf(&b, `"timestamp":"%s%sZ"`, day, l.at)
+	} else {
+		b.WriteString(`"n":1`)
+	}
+	if !l.bare {
+		fmt.Fprintf(&b, `,"request_id":"%s-%d","model_checksum":"c","input_hash":"i","output_hash":"o","user_id":"u","input_tokens":1,"output_tokens":1,"latency_ms":250.5,"status":"200"`, l.source, l.number)
+		if !strings.Contains(l.members, "model_id") {
+			b.WriteString(`,"model_id":"llama"`)
+		}
+	}
+	if l.source != "" {
+		fmt.Fprintf(&b, `,"source":{"id":%q,"seq":%d}`, l.source, l.number)
+	}
+	b.WriteString(l.members)
+	b.WriteString("}}")
+	return b.String()
+}
+
+// records commits a segment of lines, sealed at a time of day.
+func (b *builder) records(sealed string, lines ...line) string {
+	b.at = on(sealed)
+	end, middle := b.head, chain.AppendMiddle(nil, b.at, []byte("vllm.audit"))
+	var object bytes.Buffer
+	w := chain.NewSegmentWriter(&object, b.zstd)
+	var sum chain.Summary
+	for _, l := range lines {
+		text := chain.AppendEntry(nil, end.NextSeq, end.Entry, middle, nil, l.redelivered || l.conflict, l.conflict, []byte(l.body()))
+		end.Append(chain.Sum(text))
+		e, err := chain.ParseEntry(text)
+		if err == nil {
+			sum.Add(e.Facts())
+			sum.Receive(e.Received)
+			_, err = w.Write(append(text, '\n'))
+		}
+		if err != nil {
+			b.Fatalf("%s: %v", text, err)
+		}
+	}
+	s, _, err := w.Close()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.commit(chain.KindSegment, &end, func(next *chain.Manifest) {
+		s.Key, s.VersionID = chain.SegmentName(next.N, b.at), "s"
+		counts := sum.Counts()
+		next.Segment, next.Counts = &s, &counts
+		next.EventTime, next.Received = sum.EventTimes(), sum.ReceivedTimes()
+		next.Sources, next.SourcesOmitted = sum.SourceRanges()
+	})
+	key := b.Layout.Root() + s.Key
+	b.m.put(key, "s", object.Bytes(), b.until.AddDate(1, 0, 0))
+	return key
+}
+
+// complete asks for the completeness of 08:00 to 09:00.
+func (b *builder) complete(change func(*CompletenessOptions)) *Completeness {
+	b.Helper()
+	opts := CompletenessOptions{From: on("08:00:00"), To: on("09:00:00"), Now: on("23:00:00"), Min: All}
+	if change != nil {
+		change(&opts)
+	}
+	r, err := b.Completeness(b.Context(), opts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return r
+}
+
+// brief is a report in one line.
+func brief(r *Completeness) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %d of %d", r.Verdict, r.Present, r.Served)
+	for _, n := range []struct {
+		name string
+		n    uint64
+	}{
+		{"possible", r.Possible}, {"open", r.Open}, {"redelivered", r.Redelivered}, {"conflicts", uint64(len(r.Conflicts))}, {"unnumbered", r.Unnumbered},
+		{"misplaced", r.Misplaced}, {"events missing", r.EventsMissing}, {"problems", uint64(len(r.Problems))},
+	} {
+		if n.n > 0 {
+			fmt.Fprintf(&b, ", %d %s", n.n, n.name)
+		}
+	}
+	for _, g := range r.Gaps {
+		at := func(t *time.Time) string {
+			if t == nil {
+				return "?"
+			}
+			return t.Format(time.TimeOnly)
+		}
+		fmt.Fprintf(&b, "; %d-%d %s-%s", g.First, g.Last, at(g.After), at(g.Before))
+	}
+	for _, s := range r.Sources {
+		if s.State != StateStopped && s.State != StateNumbers {
+			fmt.Fprintf(&b, "; %s", s.State)
+		}
+	}
+	return b.String()
+}
+
+// Most cases begin and end a source like this.
+var (
+	start = say(0, "start", "07:30:00", 0, `,"heartbeat_s":60`)
+	stop  = func(number int, at string, served int) line { return say(number, "stop", at, served, "") }
+)
+
+func TestCompleteness(t *testing.T) {
+	type segment struct {
+		sealed string
+		lines  []line
+	}
+	at := func(sealed string, parts ...any) segment {
+		s := segment{sealed: sealed}
+		for _, p := range parts {
+			switch p := p.(type) {
+			case line:
+				s.lines = append(s.lines, p)
+			case []line:
+				s.lines = append(s.lines, p...)
+			}
+		}
+		return s
+	}
+	for name, test := range map[string]struct {
+		log  []segment
+		want string
+	}{
+		"all there": {
+			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00")), at("10:00:00", stop(1, "08:40:00", 10))},
+			"met: 10 of 10"},
+		"some before and after the period": {
+			[]segment{at("08:30:00", start, reqs(0, 4, "07:50:00"), reqs(5, 9, "08:10:00")), at("10:00:00", reqs(10, 14, "09:00:00"), stop(1, "09:30:00", 15))},
+			"met: 5 of 5"},
+		"a gap between two": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "08:10:00"), reqs(6, 9, "08:20:00"), stop(1, "08:40:00", 10))},
+			"not-met: 8 of 10; 4-5 08:10:03-08:20:00"},
+		"a gap before the period": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "07:40:00"), reqs(6, 9, "07:50:00"), reqs(10, 12, "08:10:00"), stop(1, "08:40:00", 13))},
+			"met: 3 of 3"},
+		"a gap over the period's begin": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "07:40:00"), reqs(6, 9, "08:10:00"), stop(1, "08:40:00", 10))},
+			"unknown: 4 of 4, 2 possible; 4-5 07:40:03-08:10:00"},
+		"a gap over the period's end": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "08:40:00"), reqs(6, 9, "09:10:00"), stop(1, "09:40:00", 10))},
+			"unknown: 4 of 4, 2 possible; 4-5 08:40:03-09:10:00"},
+		"heartbeats narrow a gap down": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "07:40:00"), say(1, "heartbeat", "07:59:59", 5, ""), say(2, "heartbeat", "08:01:00", 8, ""), reqs(9, 9, "08:10:00"), stop(3, "08:40:00", 10))},
+			"not-met: 1 of 2, 3 possible; 5-8 07:59:59-08:10:00"},
+		"a heartbeat at the period's begin decides": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "07:40:00"), say(1, "heartbeat", "07:59:59", 6, ""), reqs(6, 9, "08:10:00"), stop(2, "08:40:00", 10))},
+			"met: 4 of 4"},
+		"all of the period gone": {
+			[]segment{at("07:50:00", start, reqs(0, 3, "07:40:00")), at("10:00:00", reqs(20, 22, "09:10:00"), stop(9, "09:40:00", 23))},
+			"unknown: 0 of 0, 16 possible, 8 events missing; 4-19 07:40:03-09:10:00"},
+		"the first ones gone": {
+			[]segment{at("10:00:00", say(0, "start", "08:01:00", 0, ""), reqs(3, 4, "08:10:00"), stop(1, "08:40:00", 5))},
+			"not-met: 2 of 5; 0-2 08:01:00-08:10:00"},
+		"the first ones gone, and the start": {
+			[]segment{at("10:00:00", reqs(3, 4, "08:10:00"), stop(1, "08:40:00", 5))},
+			"unknown: 2 of 2, 3 possible, 1 events missing; 0-2 ?-08:10:00"},
+		"the first ones of a later source gone": {
+			[]segment{at("08:30:00", start, reqs(0, 4, "08:10:00"), stop(1, "08:20:00", 5)), at("12:00:00", req(3, "11:00:00").of("gpu-2/b"))},
+			"met: 5 of 5"},
+		"the last ones gone": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "08:10:00"), stop(1, "08:40:00", 6))},
+			"not-met: 4 of 6; 4-5 08:10:03-08:40:00"},
+		"nothing but words": {
+			[]segment{at("10:00:00", say(0, "start", "08:10:00", 0, ""), stop(1, "08:40:00", 6))},
+			"not-met: 0 of 6; 0-5 08:10:00-08:40:00"},
+		"a long request goes on": {
+			[]segment{at("08:56:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00"), say(1, "heartbeat", "08:55:30", 10, `,"open":[4]`))},
+			"met: 9 of 9, 1 open; alive"},
+		"one that was open when the source stopped": {
+			[]segment{at("08:56:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00"), say(1, "stop", "08:55:30", 10, `,"open":[4]`))},
+			"not-met: 9 of 10; 4-4 08:10:03-08:20:00"},
+		"one behind the last word of a source that lives": {
+			[]segment{at("08:56:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:55:30", 4, ""), reqs(5, 6, "08:55:40"))},
+			"met: 6 of 6, 1 open; alive"},
+		"one before the last word, not open": {
+			[]segment{at("08:56:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00"), say(1, "heartbeat", "08:55:30", 10, ""))},
+			"not-met: 9 of 10; 4-4 08:10:03-08:20:00; alive"},
+		"a source died": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "08:10:00"), req(4, "08:10:10").with(`,"was":"server_died"`), say(1, "died", "08:30:00", 6, `,"open":[4,5],"reported_by":"gpu-1/b"`))},
+			"not-met: 5 of 6; 5-5 08:10:10-08:30:00; died"},
+		"a source went silent": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:30:00", 4, ""))},
+			"not-met: 4 of 4; silent"},
+		"a source went silent right at the period's end": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:59:30", 4, ""))},
+			"not-met: 4 of 4; silent"},
+		"a source went silent within the hour before": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "07:20:00"), say(1, "heartbeat", "07:40:00", 4, ""))},
+			"not-met: 0 of 0; silent"},
+		"a source went silent long before": {
+			[]segment{at("06:00:00", say(0, "start", "05:00:00", 0, "")), at("10:00:00", req(0, "08:10:00").of("gpu-2/b"))},
+			"met: 1 of 1"},
+		"a source that speaks every ten minutes is not silent yet": {
+			[]segment{at("08:25:00", say(0, "start", "07:00:00", 0, `,"heartbeat_s":600`)), at("09:00:00", reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:35:00", 4, ""))},
+			"met: 4 of 4; alive"},
+		"and is later": {
+			[]segment{at("06:30:00", say(0, "start", "06:00:00", 0, `,"heartbeat_s":600`)), at("09:30:00", reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:35:00", 4, ""))},
+			"not-met: 4 of 4; silent"},
+		"spoke again after the period": {
+			[]segment{at("08:50:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:30:00", 4, "")), at("20:00:00", say(2, "heartbeat", "19:59:50", 4, ""))},
+			"met: 4 of 4; alive"},
+		"a late record closes a gap": {
+			[]segment{at("08:30:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00")), at("10:00:00", stop(1, "08:40:00", 10)), at("20:00:00", req(4, "08:11:00"))},
+			"met: 10 of 10"},
+		"a late record, by the time at which it was read": {
+			[]segment{at("08:30:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00")), at("10:00:00", stop(1, "08:40:00", 10)), at("20:00:00", req(4, "08:11:00").read("19:00:00"))},
+			"met: 10 of 10"},
+		"all records read late": {
+			[]segment{at("20:00:00", start.read("19:00:00"), req(0, "08:11:00").read("19:00:00"), req(1, "09:11:00").read("19:00:00"), stop(1, "09:40:00", 2).read("19:00:00"))},
+			"met: 1 of 1"},
+		"a lost heartbeat is no lost request": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:20:00", 4, ""), say(3, "heartbeat", "08:22:00", 4, ""), stop(4, "08:40:00", 4))},
+			"met: 4 of 4, 1 events missing"},
+		"no source events": {
+			[]segment{at("10:00:00", reqs(0, 3, "08:10:00"))},
+			"met: 4 of 4"},
+		"no source": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "08:10:00"), stop(1, "08:40:00", 4), req(0, "08:20:00").of(""))},
+			"met: 4 of 4, 1 unnumbered"},
+		"nothing but records without source": {
+			[]segment{at("10:00:00", req(0, "08:20:00").of(""))},
+			"unknown: 0 of 0, 1 unnumbered"},
+		"a source that served nothing": {
+			[]segment{at("10:00:00", start, say(1, "heartbeat", "08:20:00", 0, ""), stop(2, "08:40:00", 0))},
+			"met: 0 of 0"},
+		"nothing of that time": {
+			[]segment{at("07:10:00", say(0, "start", "06:00:00", 0, ""), reqs(0, 3, "06:10:00"), stop(1, "06:20:00", 4))},
+			"unknown: 0 of 0"},
+		"delivered twice": {
+			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00")), at("10:00:00", req(4, "08:10:04").marked(), stop(1, "08:40:00", 10), stop(1, "08:40:00", 10).marked())},
+			"met: 10 of 10, 2 redelivered"},
+		"delivered twice without mark": {
+			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00")), at("10:00:00", req(4, "08:10:04"), stop(1, "08:40:00", 10))},
+			"met: 10 of 10, 1 redelivered"},
+		"delivered twice at once, without mark": {
+			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00"), req(4, "08:10:04"), stop(1, "08:40:00", 10))},
+			"met: 10 of 10, 1 redelivered"},
+		"marked, but the first is not there": {
+			[]segment{at("08:30:00", start, req(0, "08:10:00").marked(), stop(1, "08:40:00", 1))},
+			"met: 1 of 1"},
+		"a conflict": {
+			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00")), at("10:00:00", req(4, "08:10:04").with(`,"x":1`).marked(), stop(1, "08:40:00", 10))},
+			"not-met: 10 of 10, 1 redelivered, 1 conflicts"},
+		"a conflict without mark": {
+			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00"), req(4, "08:10:04").with(`,"x":1`), stop(1, "08:40:00", 10))},
+			"not-met: 10 of 10, 1 redelivered, 1 conflicts"},
+		"a conflict with a record of another time": {
+			[]segment{at("06:30:00", req(4, "06:00:00")), at("08:30:00", start, reqs(0, 9, "08:10:00"), stop(1, "08:40:00", 10))},
+			"not-met: 10 of 10, 1 redelivered, 1 conflicts"},
+		"a conflict of words": {
+			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00"), say(1, "stop", "08:40:00", 12, "")), at("10:00:00", stop(1, "08:40:00", 10))},
+			"not-met: 10 of 12, 1 redelivered, 1 conflicts; 10-11 08:40:00-08:40:00"},
+		"a conflict that only its mark tells of": {
+			[]segment{at("08:30:00", start, line{source: "gpu-1/a", at: "08:10:00", conflict: true}, stop(1, "08:40:00", 1))},
+			"not-met: 1 of 1, 1 conflicts"},
+		"a clock that was set back": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "08:01:00"), reqs(6, 9, "07:58:00"), reqs(12, 14, "08:10:00"), stop(1, "08:40:00", 15))},
+			"not-met: 7 of 9, 2 possible; 4-5 08:01:03-07:58:00; 10-11 07:58:03-08:10:00"},
+		"an event where a request belongs": {
+			[]segment{at("10:00:00", start, req(0, "08:10:00").with(`,"source_event":"start"`), req(1, "08:11:00"), stop(1, "08:40:00", 2))},
+			"met: 1 of 1, 1 misplaced"},
+		"numbers as large as they get": {
+			[]segment{at("10:00:00", reqs(0, 0, "08:10:00"), req(9223372036854775807, "08:20:00"), req(9223372036854775807, "08:20:00").of("gpu-2/b"))},
+			"not-met: 3 of 9223372036854775809, 9223372036854775807 possible; 1-9223372036854775806 08:10:00-08:20:00; 0-9223372036854775806 ?-08:20:00"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := build(t, "audit.example.com/complete")
+			for _, s := range test.log {
+				b.records(s.sealed, s.lines...)
+			}
+			if r := b.complete(nil); brief(r) != test.want {
+				t.Errorf("%s\nwant %s\n%s", brief(r), test.want, asJSON(r))
+			}
+		})
+	}
+}
+
+func asJSON(v any) string {
+	text, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// TestCompletenessMin: of a thousand requests one may be missing where 99.9 % are wanted, and of the complete ones more.
+func TestCompletenessMin(t *testing.T) {
+	b := build(t, "audit.example.com/min")
+	b.records("10:00:00", start)
+	b.records("10:00:00", slices.Concat(reqs(0, 499, "08:01:00"), reqs(501, 998, "08:20:00"), []line{{source: "gpu-1/a", number: 999, at: "08:40:00", bare: true}, stop(1, "08:50:00", 1000)})...)
+	for _, test := range []struct {
+		least, complete string
+		verdict         string
+	}{
+		{"100", "0", VerdictNotMet}, {"99.901", "0", VerdictNotMet}, {"99.9", "0", VerdictMet}, {"0", "0", VerdictMet},
+		{"99.9", "99.8", VerdictMet}, {"99.9", "99.801", VerdictNotMet}, {"0", "100", VerdictNotMet},
+	} {
+		r := b.complete(func(o *CompletenessOptions) {
+			o.Min, _ = ParsePercent(test.least)
+			o.MinComplete, _ = ParsePercent(test.complete)
+		})
+		if r.Verdict != test.verdict || (r.Verdict == VerdictMet) != (len(r.Reasons) == 0) {
+			t.Errorf("with %s and %s: %s, %q, want %s", test.least, test.complete, r.Verdict, r.Reasons, test.verdict)
+		}
+		if r.Percent.String() != "99.900" || r.CompletePercent.String() != "99.800" || r.Lacking["user_id"] != 1 || r.Lacking["timestamp"] != 0 {
+			t.Errorf("%s", asJSON(r))
+		}
+	}
+}
+
+func TestPercent(t *testing.T) {
+	for _, test := range []struct {
+		part, whole uint64
+		want        string
+	}{
+		{1, 1, "100.000"}, {999_999_999, 1_000_000_000, "99.999"}, {2, 3, "66.666"}, {0, 3, "0.000"}, {0, 0, ""}, {1<<64 - 2, 1<<64 - 1, "99.999"},
+	} {
+		got := ""
+		if p := percent(test.part, test.whole); p != nil {
+			got = p.String()
+		}
+		if got != test.want {
+			t.Errorf("%d of %d is %q %%, want %q", test.part, test.whole, got, test.want)
+		}
+	}
+	for in, want := range map[string]string{"100": "100.000", "99.9": "99.900", "99.999": "99.999", "0": "0.000", "7.05": "7.050"} {
+		if p, err := ParsePercent(in); err != nil || p.String() != want {
+			t.Errorf("%s is %s, %v", in, p, err)
+		}
+	}
+	for _, in := range []string{"", "100.001", "101", "-1", "+1", "99.9999", "1e2", ".5", "9 9", "1_0", "4294967396", "1.-5", "1.+5"} {
+		if p, err := ParsePercent(in); err == nil {
+			t.Errorf("%q is %s", in, p)
+		}
+	}
+}
+
+// TestCompletenessBy: a table's parts add up to the whole.
+func TestCompletenessBy(t *testing.T) {
+	b := build(t, "audit.example.com/by")
+	b.records("11:00:00", slices.Concat([]line{start}, reqs(0, 3, "08:10:00"), []line{
+		req(4, "08:50:00").with(`,"model_id":"qwen"`), req(7, "08:50:09").with(`,"model_id":"qwen"`),
+		req(9, "09:10:00").with(`,"model_id":"\u001b[2J"`),
+		{source: "gpu-1/b", number: 0, at: "09:30:00", bare: true},
+		stop(1, "09:40:00", 10),
+	})...)
+	for by, want := range map[string]string{
+		"source": "[{gpu-1/a 7 7 3 0} {gpu-1/b 1 0 0 0}]",
+		"model":  "[{\x1b[2J 1 1 0 0} {llama 4 4 0 0} {qwen 2 2 0 0} { 1 0 3 0}]",
+		"hour":   "[{2026-11-23T08:00Z 6 6 2 0} {2026-11-23T09:00Z 2 1 0 0} { 0 0 1 0}]",
+	} {
+		r := b.complete(func(o *CompletenessOptions) { o.By, o.To = by, on("10:00:00") })
+		if got := fmt.Sprint(r.By); got != want {
+			t.Errorf("by %s: %q, want %q", by, got, want)
+		}
+	}
+}
+
+// TestCompletenessOmitted: where a manifest does not say which numbers its segment has, the segment does.
+func TestCompletenessOmitted(t *testing.T) {
+	b := build(t, "audit.example.com/omitted")
+	var odd, even []line
+	for i := range 20_010 {
+		even = append(even, req(2*i, "08:10:00"))
+		if i != 77 {
+			odd = append(odd, req(2*i+1, "08:10:00"))
+		}
+	}
+	b.records("08:20:00", even...)
+	b.records("08:30:00", append(odd, start, stop(1, "08:20:00", 40_020))...)
+	if m, err := b.Log.manifest(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	} else if parsed, err := chain.PeekManifest(m.data); err != nil || parsed.SourcesOmitted == 0 {
+		t.Fatalf("the manifest lists its sources: %v", err)
+	}
+	want := "not-met: 40019 of 40020; 155-155 08:10:00-08:10:00"
+	if r := b.complete(nil); brief(r) != want {
+		t.Errorf("%s, want %s", brief(r), want)
+	}
+}
+
+// TestCompletenessTampered: what is needed and not what was written keeps from saying anything; it never makes a log complete.
+func TestCompletenessTampered(t *testing.T) {
+	fresh := func(t *testing.T) (*builder, []string) {
+		b := build(t, "audit.example.com/tampered")
+		return b, []string{
+			b.records("07:30:00", reqs(0, 3, "06:10:00")...),
+			b.records("08:30:00", append(reqs(4, 9, "08:10:00"), say(0, "start", "05:59:00", 0, ""))...),
+			b.records("12:00:00", append(reqs(10, 12, "11:10:00"), stop(1, "11:40:00", 13))...),
+		}
+	}
+	flip := func(b *builder, key string) { b.m.objects[key][0].data[20] ^= 1 }
+	for name, test := range map[string]struct {
+		change  func(b *builder, segments []string)
+		want    string
+		problem string
+	}{
+		"nothing":                    {func(*builder, []string) {}, "met: 6 of 6", ""},
+		"a segment of the period":    {func(b *builder, s []string) { flip(b, s[1]) }, "unknown", "segment of manifest 2: it does not verify: "},
+		"a segment after it":         {func(b *builder, s []string) { flip(b, s[2]) }, "unknown", "segment of manifest 3: it does not verify: "},
+		"a segment that nobody asks": {func(b *builder, s []string) { flip(b, s[0]) }, "met: 6 of 6", ""},
+		"a segment gone":             {func(b *builder, s []string) { delete(b.m.objects, s[1]) }, "unknown", "segment of manifest 2: "},
+		"a manifest gone":            {func(b *builder, _ []string) { delete(b.m.objects, b.Layout.Manifest(1)) }, "unknown", "manifest 1 is not there"},
+		"the genesis gone":           {func(b *builder, _ []string) { delete(b.m.objects, b.Layout.Manifest(0)) }, "unknown", "manifest 0 is not there"},
+		"a manifest forged":          {func(b *builder, _ []string) { flip(b, b.Layout.Manifest(3)) }, "unknown", "manifest 3: "},
+		"a manifest gone when it is read again": {func(b *builder, s []string) {
+			reads := 0
+			b.m.before = func(key string) {
+				if key == b.Layout.Manifest(2) {
+					if reads++; reads == 2 {
+						delete(b.m.objects, key)
+					}
+				}
+			}
+		}, "unknown", "segment of manifest 2: manifest 2: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, segments := fresh(t)
+			test.change(b, segments)
+			r := b.complete(nil)
+			if !strings.HasPrefix(brief(r), test.want) || (test.problem != "") != (len(r.Problems) > 0) || test.problem != "" && !strings.HasPrefix(r.Problems[0], test.problem) {
+				t.Errorf("%s, %q\nwant %s, %s", brief(r), r.Problems, test.want, test.problem)
+			}
+		})
+	}
+}
+
+// TestCompletenessExchanged: a segment is read by the manifest that was seen first, not by another one that the key's holder puts there.
+func TestCompletenessExchanged(t *testing.T) {
+	b := build(t, "audit.example.com/exchanged")
+	b.records("08:30:00", append(reqs(0, 3, "08:10:00"), start, stop(1, "08:20:00", 4))...)
+	other := build(t, "audit.example.com/exchanged")
+	reads := 0
+	b.m.before = func(key string) {
+		if key == b.Layout.Manifest(1) {
+			if reads++; reads == 2 {
+				b.m.objects[key][0].data = other.resign(b.k)
+			}
+		}
+	}
+	if r := b.complete(nil); r.Verdict != VerdictUnknown || r.Problems[0] != "segment of manifest 1: its manifest is another than a moment ago" {
+		t.Errorf("%s, %q", brief(r), r.Problems)
+	}
+}
+
+// resign makes a manifest 1 signed with k.
+func (b *builder) resign(k *chain.SigningKey) []byte {
+	b.records("08:31:00", req(0, "08:10:00"))
+	m, err := chain.PeekManifest(b.m.objects[b.Layout.Manifest(1)][0].data)
+	if err != nil {
+		b.Fatal(err)
+	}
+	data, _, err := m.Sign(k)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return data
+}
+
+// TestCompletenessRotated: a log whose key was rotated is read with the keys of each place.
+func TestCompletenessRotated(t *testing.T) {
+	b := build(t, "audit.example.com/rotated")
+	b.records("08:30:00", append(reqs(0, 3, "08:10:00"), start)...)
+	b.rotate(key(t))
+	b.records("08:40:00", append(reqs(4, 6, "08:35:00"), stop(1, "08:36:00", 7))...)
+	if r := b.complete(nil); brief(r) != "met: 7 of 7" {
+		t.Errorf("%s, %q", brief(r), r.Problems)
+	}
+}
+
+// TestCompletenessReads: of a long log those segments are read that the period touches, and few others.
+func TestCompletenessReads(t *testing.T) {
+	b := build(t, "audit.example.com/reads")
+	n := 0
+	for hour := range 20 {
+		for minute := 0; minute < 60; minute += 10 {
+			at := fmt.Sprintf("%02d:%02d:", hour, minute)
+			lines := reqs(n, n+4, at+"00")
+			lines = append(lines, say(hour*6+minute/10, "heartbeat", at+"30", n+5, ""))
+			if n == 0 {
+				lines = append(lines[:5], say(0, "start", at+"30", n+5, `,"heartbeat_s":600`))
+			}
+			b.records(at+"40", lines...)
+			n += 5
+		}
+	}
+	b.m.opened.Store(0)
+	r := b.complete(func(o *CompletenessOptions) { o.Now = on("19:55:00") })
+	// 12 of the period and the hour before it, one after it, and the last one, for the source's last word; each with its manifest.
+	if brief(r) != "met: 30 of 30; alive" || r.Segments != 120 || r.Read != 14 || b.m.opened.Load() != 121+2*14 {
+		t.Errorf("%s, %d of %d segments, %d objects opened", brief(r), r.Read, r.Segments, b.m.opened.Load())
+	}
+}
+
+// TestCompletenessTexts: the report says what is known of gaps and sources.
+func TestCompletenessTexts(t *testing.T) {
+	b := build(t, "audit.example.com/texts")
+	b.records("10:00:00", slices.Concat([]line{start}, reqs(0, 3, "08:10:00"), []line{
+		{source: "gpu-1/a", number: 4, at: "08:20:00", bare: true},
+		say(3, "died", "08:30:00", 6, `,"recorded":5,"lost":1,"reported_by":"gpu-1/b"`),
+		line{source: "gpu-2/c", number: 0, bare: true}.read("08:15:00"),
+		say(7, "heartbeat", "08:05:00", 0, "").of("gpu-2/d/events"),
+	})...)
+	r := b.complete(nil)
+	if got := r.Gaps[0].Known; got != "the source's last numbers: the process died" {
+		t.Errorf("of the gap: %q", got)
+	}
+	if s := r.Sources[0]; s.State != StateDied || s.Lost != 1 || *s.Recorded != 5 || *s.Served != 6 || s.ReportedBy != "gpu-1/b" || s.EventsMissing != 2 || s.NoStart {
+		t.Errorf("of gpu-1/a: %s", asJSON(s))
+	}
+	if s := r.Sources[2]; s.ID != "gpu-2/d" || s.State != StateSilent || !s.NoStart {
+		t.Errorf("of gpu-2/d: %s", asJSON(s))
+	}
+	for _, want := range []string{
+		"1 sources have no source events", "of 1 sources the start is not", "could not write 1 records", "1 records have no timestamp", "9 source events are missing",
+	} {
+		if !says(r.Notes, want) {
+			t.Errorf("%q is not among the notes %q", want, r.Notes)
+		}
+	}
+	if !says(r.Reasons, "only 85.714 % of what was served has a record, not 100.000 %") || !says(r.Reasons, "1 sources went silent") {
+		t.Errorf("reasons: %q", r.Reasons)
+	}
+	text := asJSON(r)
+	for _, want := range []string{`"percent": 85.714,`, `"conflicts": []`, `"problems": []`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s is not in %s", want, text)
+		}
+	}
+}
