@@ -81,7 +81,7 @@ class Finder:
 def _server_died(source_id: str, request: state.Open) -> bytes:
     return writing.line(
         {
-            "request_id": str(request.request_id),
+            "request_id": writing.uuid_text(request.request_id),
             "timestamp": writing.timestamp(request.arrived_us),
             "model_id": None,
             "model_checksum": None,

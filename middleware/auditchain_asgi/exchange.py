@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from typing import Any, Awaitable, Callable, Dict, Optional
 
 from .capture import Capture
 from .digests import Digests
+from .endpoints import MODEL_CHANGE
 from .record import Recorder, Request
 from .source import Source
 
@@ -32,11 +32,11 @@ class Exchange(Request):
         self.path = scope["path"]
         self.method = scope["method"]
         self.operation = operation
-        self.request_id = str(uuid.uuid4())
         self.client_request_id: Optional[str] = None
         self.content_type = ""
         self.credential = b""
-        self.scope = self._read_headers(scope)
+        self.scope = scope
+        self._read_headers()
         self.input = Capture(digests.new(), head)
         self.output = Capture(digests.new(), head)
         self.http_status: Optional[int] = None
@@ -47,11 +47,11 @@ class Exchange(Request):
         self._final = False  # the last part is on its way
         self._done = False
 
-    def _read_headers(self, scope: dict) -> dict:
-        headers = scope["headers"]
-        if not isinstance(headers, (list, tuple)):
+    def _read_headers(self) -> None:
+        headers = self.scope["headers"]
+        if not isinstance(headers, (list, tuple)):  # it can be read once only
             headers = list(headers)
-            scope = {**scope, "headers": headers}
+            self.scope = {**self.scope, "headers": headers}
         other_key = b""
         for name, value in headers:
             if name == b"content-type":
@@ -63,16 +63,18 @@ class Exchange(Request):
             elif name == b"x-request-id":
                 self.client_request_id = value.decode("latin-1")
         self.credential = self.credential or other_key
-        if self.client_request_id is None:
-            scope = {**scope, "headers": [*headers, (b"x-request-id", self.request_id.encode("ascii"))]}
-        return scope
 
-    def begin(self, source: Source, recorder: Recorder, model_change: bool) -> bool:
+    def begin(self, source: Source, recorder: Recorder) -> bool:
         """Takes a number; False if the source is gone."""
-        seq = source.begin(self.arrived_us, uuid.UUID(self.request_id).bytes, model_change, self.path.encode("utf-8", "replace"))
-        if seq is None:
+        change = self.operation == MODEL_CHANGE
+        taken = source.begin(self.arrived_us, change, self.path.encode("utf-8", "replace"))
+        if taken is None:
             return False
-        self.seq, self._source, self._recorder = seq, source, recorder
+        self.seq, self.request_id = taken
+        self._source, self._recorder = source, recorder
+        if self.client_request_id is None:
+            headers = [*self.scope["headers"], (b"x-request-id", self.request_id.encode("ascii"))]
+            self.scope = {**self.scope, "headers": headers}
         return True
 
     async def receive(self) -> Message:

@@ -84,13 +84,12 @@ class AuditMiddleware:
             await self._app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, operation, self._digests, self._head)
-        change = operation == endpoints.MODEL_CHANGE
         while True:
             source = self._running()
             if source is None or self._settings.deny and source.failing:
                 await _refuse(send, "the audit log cannot be written to")
                 return
-            if exchange.begin(source, self._recorder, change):
+            if exchange.begin(source, self._recorder):
                 break
         try:
             await self._app(exchange.scope, exchange.receive, exchange.send)
@@ -99,7 +98,7 @@ class AuditMiddleware:
             raise
         finally:
             exchange.end()
-            if change:
+            if operation == endpoints.MODEL_CHANGE:
                 self._model_change(path, exchange)
 
     async def _lifespan(self, scope: dict, receive: Receive, send: Send) -> None:

@@ -15,7 +15,7 @@ import time
 import uuid
 from typing import Callable, Deque, Dict, List, Optional, Set, Tuple
 
-from . import died, lines, writing
+from . import died, ids, lines, writing
 from .state import State
 
 _BATCH = 1 << 20  # bytes that are written and synced at once; a longer line goes alone
@@ -62,6 +62,7 @@ class Source:
 
         # Guarded by the lock, on which the thread waits.
         self._lock = threading.Condition(threading.Lock())
+        self._ids = ids.Pool()
         self._next = 0
         self._open: Dict[int, Optional[int]] = {}  # number and slot of each request whose line is not on the disk, ascending
         self._running = 0  # requests that have not ended
@@ -84,18 +85,19 @@ class Source:
         _living.add(self)
         self._thread.start()
 
-    def begin(self, arrived_us: int, request_id: bytes, model_change: bool, path: bytes) -> Optional[int]:
-        """Takes a number for a request that has arrived; None if the source is gone."""
+    def begin(self, arrived_us: int, model_change: bool, path: bytes) -> Optional[Tuple[int, str]]:
+        """Number and id of a request that has arrived; None if the source is gone."""
         with self._lock:
             if self.gone:
                 return None
             seq = self._next
+            request_id = self._ids.take()
             self._open[seq] = self._state.open(seq, arrived_us, request_id, model_change, path)
             self._next = seq + 1
             self._running += 1
             self._state["served"] = seq + 1
             self._state["open"] = len(self._open)
-        return seq
+        return seq, writing.uuid_text(request_id)
 
     def put(self, seq: int, line: bytes) -> None:
         """Takes the line of a request that has ended. It returns at once."""

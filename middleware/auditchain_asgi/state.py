@@ -14,7 +14,6 @@ import os
 import pathlib
 import struct
 import time
-import uuid
 from typing import Dict, List, NamedTuple, Optional
 
 SUFFIX = ".state"
@@ -38,7 +37,7 @@ class Open(NamedTuple):
 
     seq: int
     arrived_us: int
-    request_id: uuid.UUID
+    request_id: bytes
     model_change: bool
     path: str
 
@@ -137,7 +136,7 @@ class State:
             number, arrived_us, request_id, change, length, path = _SLOT.unpack_from(self._map, at)
             if number:
                 text = path[: min(length, _PATH_MAX)].decode("utf-8", "replace")
-                found.append(Open(number - 1, arrived_us, uuid.UUID(bytes=request_id), bool(change), text))
+                found.append(Open(number - 1, arrived_us, request_id, bool(change), text))
         return sorted(found)
 
     def sync(self) -> None:
