@@ -92,7 +92,7 @@ type Completeness struct {
 	Quarantined     uint64            `json:"quarantined"`           // entries received in the period whose bytes were no records
 	EventsMissing   uint64            `json:"source_events_missing"` // gaps in the numbering of source events, at the most
 
-	Conflicts []CopyConflict     `json:"conflicts"`
+	Conflicts []CopyConflict `json:"conflicts"`
 	Gaps      []Gap          `json:"gaps"`
 	Sources   []SourceReport `json:"sources"` // that served, spoke, or may have served in the period, by id
 	By        []Share        `json:"by,omitempty"`
@@ -261,19 +261,19 @@ func (c *completeness) conclude() {
 		}
 	}
 	r.By = c.shareOut(unknownTime)
-	c.note(withoutEvents, "%d sources have no source events: they are judged by their numbers alone, and what they served after their last record is not known")
-	c.note(withoutStart, "of %d sources the start is not in the log")
-	c.note(back, "of %d sources the times do not ascend with the numbers: a clock was set back, and what lies about the period's ends counts as possible")
-	c.note(lost, "sources say themselves that they could not write %d records, in all their lives")
-	c.note(r.Unnumbered, "%d records of the period have no source: whether there were more cannot be told")
-	c.note(r.NoTimestamp, "%d records have no timestamp that can be read: the time of their event was taken")
-	c.note(r.Misplaced, "%d records with source_event have the number of a request, or the other way round, and count as neither")
-	c.note(r.Quarantined, "%d entries of the period are bytes that could not be read as records; requests without record may be in there")
-	c.note(r.EventsMissing, "%d source events are missing at the most; a lost heartbeat is no lost request")
+	c.note(withoutEvents, "sources without source events: %d; they are judged by their numbers alone, and what they served after their last record is not known")
+	c.note(withoutStart, "sources whose start is not in the log: %d")
+	c.note(back, "sources whose times do not ascend with their numbers: %d; a clock was set back, and what lies about the period's ends counts as possible")
+	c.note(lost, "records that their sources say they could not write, in all their lives: %d")
+	c.note(r.Unnumbered, "records of the period without a source: %d; whether there were more cannot be told")
+	c.note(r.NoTimestamp, "records without a timestamp that can be read: %d; the time of their event was taken")
+	c.note(r.Misplaced, "records with source_event that have the number of a request, or the other way round: %d; they count as neither")
+	c.note(r.Quarantined, "entries of the period whose bytes could not be read as records: %d; what seems to have no record may be in there")
+	c.note(r.EventsMissing, "source events that are missing, at the most: %d; a lost heartbeat is no lost request")
 	if c.tally != nil {
 		r.Counters = c.tally.compare(hostOpen, hostMissing)
 		if k := r.Counters; k.Engine != nil && *k.Engine > k.EngineRecords {
-			c.note(*k.Engine-k.EngineRecords, "the engine finished %d requests more than have records: several answers to one request, or requests that came by other ways than HTTP")
+			c.note(*k.Engine-k.EngineRecords, "requests that the engine finished and that have no record: %d; several answers to one request, or requests that came by other ways than HTTP")
 		}
 	}
 	c.judge(silent)
@@ -295,7 +295,7 @@ func (c *completeness) judge(silent uint64) {
 		switch best, worst := percent(part, r.Served), percent(part, r.ServedAtMost); {
 		case worst == nil || *worst >= least:
 		case best == nil || *best >= least:
-			unknown = append(unknown, fmt.Sprintf("whether %s %s %% of what was served cannot be told: %d requests without record arrived in the period or beside it", what, least, r.Possible))
+			unknown = append(unknown, fmt.Sprintf("whether %s %% of what was served %s cannot be told: requests without record that arrived in the period or beside it: %d", least, what, r.Possible))
 		default:
 			no = append(no, fmt.Sprintf("only %s %% of what was served %s, not %s %%", *best, what, least))
 		}
@@ -305,7 +305,7 @@ func (c *completeness) judge(silent uint64) {
 		below("has a complete record", r.Complete, c.opts.MinComplete)
 	}
 	if silent > 0 {
-		no = append(no, fmt.Sprintf("%d sources went silent: what they served after their last word cannot be known", silent))
+		no = append(no, fmt.Sprintf("sources that went silent: %d; what they served after their last word cannot be known", silent))
 	}
 	if k := r.Counters; k != nil {
 		no = append(no, k.no()...)
@@ -329,7 +329,7 @@ func (c *completeness) judge(silent uint64) {
 		r.Verdict = VerdictUnknown
 	}
 	if n := len(r.Conflicts); n > 0 {
-		r.Reasons = append(r.Reasons, fmt.Sprintf("%d times two records of different content have the same source and number", n))
+		r.Reasons = append(r.Reasons, fmt.Sprintf("conflicts: %d; two records of different content have the same source and number", n))
 	}
 	if len(r.Problems) > 0 {
 		r.Reasons = append(r.Reasons, "not all that is needed could be read: records that seem to be missing may be in there")

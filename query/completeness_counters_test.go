@@ -136,8 +136,8 @@ func TestCompletenessCounters(t *testing.T) {
 		"equal":           {scraped(t, 100, ""), scraped(t, 105, ""), "equal", "equal", VerdictMet},
 		"one was open":    {scraped(t, 100, ""), scraped(t, 106, ""), "equal", "equal but for 1 that ended within 2s of the period's ends, or were open", VerdictMet},
 		"one on the edge": {scraped(t, 100, ""), scraped(t, 104, ""), "equal", "equal but for 1 that ended within 2s of the period's ends, or were open", VerdictMet},
-		"more":            {scraped(t, 100, ""), scraped(t, 109, ""), "more-served", "3 requests were served without a record that is in the log", VerdictNotMet},
-		"less":            {scraped(t, 100, ""), scraped(t, 102, ""), "more-records", "2 records more than the server counted: it does not count what is refused before it (authentication), or other servers of this host have records", VerdictMet},
+		"more":            {scraped(t, 100, ""), scraped(t, 109, ""), "more-served", "served without a record that is in the log: 3", VerdictNotMet},
+		"less":            {scraped(t, 100, ""), scraped(t, 102, ""), "more-records", "records more than the server counted: 2; it does not count what is refused before it (authentication), or other servers of this host have records", VerdictMet},
 		"from nothing":    {scraped(t, -1, ""), scraped(t, 5, ""), "equal", "equal", VerdictMet},
 		"gone back":       {scraped(t, 100, ""), scraped(t, 5, ""), "unknown", "its counter of status 2xx went back: the server was started anew, or another one was asked", VerdictUnknown},
 		"gone":            {scraped(t, 100, ""), scraped(t, -1, ""), "unknown", "its counter of status 2xx went back: the server was started anew, or another one was asked", VerdictUnknown},
@@ -165,7 +165,7 @@ func TestCompletenessCountersHost(t *testing.T) {
 	b.records("08:30:00", counted(0, "08:10:00", "/v1/completions", 100), counted(0, "08:10:00", "/v1/completions", 100).of("gpu-2/b"))
 	for host, want := range map[string]string{
 		"": "the counters cannot be compared: several hosts have records in the period: say of which one the counters are", "gpu-1": "", "gpu-2": "",
-		"gpu-3": "/v1/completions: the model server counted 1 requests, the log has 0 records at the most: 1 requests were served without a record that is in the log",
+		"gpu-3": "/v1/completions: the model server counted 1, the log has 0 at the most; served without a record that is in the log: 1",
 	} {
 		r := b.complete(func(o *CompletenessOptions) {
 			o.Counters = &CounterCheck{Before: scraped(t, 0, ""), After: scraped(t, 1, ""), Host: host, Endpoints: []string{"/v1/comp*"}}
@@ -184,7 +184,7 @@ func TestCompletenessEngine(t *testing.T) {
 		o.Counters = &CounterCheck{Before: scraped(t, 0, "vllm:request_success_total 7"), After: scraped(t, 1, "vllm:request_success_total 10"), Endpoints: DefaultEndpoints}
 	})
 	if r.Verdict != VerdictMet || !slices.ContainsFunc(r.Notes, func(s string) bool {
-		return strings.HasPrefix(s, "the engine finished 2 requests more than have records")
+		return strings.HasPrefix(s, "requests that the engine finished and that have no record: 2;")
 	}) {
 		t.Errorf("%s, %q", r.Verdict, r.Notes)
 	}

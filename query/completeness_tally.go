@@ -215,12 +215,12 @@ func (t *tally) judge(h *HandlerReport, unknown bool, open, missing uint64) {
 		h.Served = uint64(served)
 		switch {
 		case h.Served > h.AtMost:
-			h.Verdict, h.Text = "more-served", fmt.Sprintf("%d requests were served without a record that is in the log", h.Served-h.AtMost)
+			h.Verdict, h.Text = "more-served", fmt.Sprintf("served without a record that is in the log: %d", h.Served-h.AtMost)
 			if missing > 0 {
-				h.Text += fmt.Sprintf("; %d of this host are known as gaps", missing)
+				h.Text += fmt.Sprintf("; known as gaps of this host: %d", missing)
 			}
 		case h.Served < h.AtLeast:
-			h.Verdict, h.Text = "more-records", fmt.Sprintf("%d records more than the server counted: it does not count what is refused before it (authentication), or other servers of this host have records", h.AtLeast-h.Served)
+			h.Verdict, h.Text = "more-records", fmt.Sprintf("records more than the server counted: %d; it does not count what is refused before it (authentication), or other servers of this host have records", h.AtLeast-h.Served)
 		case h.Served == h.Records:
 			h.Verdict, h.Text = "equal", "equal"
 		default:
@@ -233,7 +233,7 @@ func (t *tally) judge(h *HandlerReport, unknown bool, open, missing uint64) {
 func (r *CounterReport) no() (reasons []string) {
 	for _, h := range r.Handlers {
 		if h.Verdict == "more-served" {
-			reasons = append(reasons, fmt.Sprintf("%s: the model server counted %d requests, the log has %d records at the most: %s", h.Handler, h.Served, h.AtMost, h.Text))
+			reasons = append(reasons, fmt.Sprintf("%s: the model server counted %d, the log has %d at the most; %s", h.Handler, h.Served, h.AtMost, h.Text))
 		}
 	}
 	return reasons

@@ -583,13 +583,13 @@ func TestCompletenessTexts(t *testing.T) {
 		t.Errorf("of gpu-2/d: %s", asJSON(s))
 	}
 	for _, want := range []string{
-		"1 sources have no source events", "of 1 sources the start is not", "could not write 1 records", "1 records have no timestamp", "9 source events are missing",
+		"sources without source events: 1;", "sources whose start is not in the log: 1", "in all their lives: 1", "records without a timestamp that can be read: 1;", "source events that are missing, at the most: 9;",
 	} {
 		if !says(r.Notes, want) {
 			t.Errorf("%q is not among the notes %q", want, r.Notes)
 		}
 	}
-	if !says(r.Reasons, "only 85.714 % of what was served has a record, not 100.000 %") || !says(r.Reasons, "1 sources went silent") {
+	if !says(r.Reasons, "only 85.714 % of what was served has a record, not 100.000 %") || !says(r.Reasons, "sources that went silent: 1;") {
 		t.Errorf("reasons: %q", r.Reasons)
 	}
 	text := asJSON(r)

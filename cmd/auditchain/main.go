@@ -98,6 +98,6 @@ Exit codes: 0 yes; 1 a definite no (tampered, not found); 2 could not tell.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return hint(err, "`%s --help` lists the flags", cmd.CommandPath())
 	})
-	root.AddCommand(newKeygen(), newInit(), newVerify(), newShow(), newEvidence(), newVerifyEvidence(), newProve(), newVerifyProof(), newModelChecksum(), newVersion())
+	root.AddCommand(newKeygen(), newInit(), newVerify(), newCompleteness(), newShow(), newEvidence(), newVerifyEvidence(), newProve(), newVerifyProof(), newModelChecksum(), newVersion())
 	return root
 }

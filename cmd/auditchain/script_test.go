@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +18,8 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/tinylib/msgp/msgp"
+	"github.com/ugorji/go/codec"
 
 	"github.com/auditchain/auditchain/chain"
 	"github.com/auditchain/auditchain/ingest"
@@ -32,6 +35,7 @@ func TestMain(m *testing.M) {
 //
 //	exits CODE PROGRAM ARGS...      like exec, but the program must end with this exit code
 //	records FROM TO KEY=VALUE...    append the records req-FROM to req-TO to a log, as the plugin does with these keys
+//	lines FILE KEY=VALUE...         append the records in the file, a JSON object a line, each at its timestamp
 //	flip GLOB                       change a byte in the middle of the file
 //	edit FILE OLD NEW               put NEW in the place of the first OLD in the file
 //	setfrom NAME FILE PATTERN       set NAME to what the pattern's group finds in the file
@@ -56,7 +60,7 @@ func TestScripts(t *testing.T) {
 		},
 		Condition: s.condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "records": records, "flip": flip, "edit": edit, "setfrom": setFrom, "fingerprint": fingerprint, "vkey": vkey,
+			"exits": exits, "records": records, "lines": lines, "flip": flip, "edit": edit, "setfrom": setFrom, "fingerprint": fingerprint, "vkey": vkey,
 			"server": s.server, "make-bucket": s.makeBucket, "delete": s.remove, "overwrite": s.overwrite,
 		},
 	})
@@ -170,19 +174,6 @@ func records(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	to, err := strconv.Atoi(args[1])
 	ts.Check(err)
-	keys := map[string]string{
-		"chain": "audit.example.com/prod", "signing_key": ts.MkAbs("audit.pem"), "store_dir": ts.MkAbs("store"), "retention": "30d",
-		"endpoint": ts.Getenv("ENDPOINT"), "tls_ca_file": ts.Getenv("CA"),
-		"access_key": ts.Getenv("AWS_ACCESS_KEY_ID"), "secret_key": ts.Getenv("AWS_SECRET_ACCESS_KEY"),
-	}
-	for _, arg := range args[2:] {
-		key, value, _ := strings.Cut(arg, "=")
-		keys[key] = value
-	}
-	cfg, err := ingest.ParseConfig(func(key string) string { return keys[key] })
-	ts.Check(err)
-	log, err := ingest.Open(context.Background(), cfg, ingest.Options{Logger: silent{}, Version: "test"})
-	ts.Check(err)
 	var events []byte
 	for i := from; i <= to; i++ {
 		events, err = fluentbit.AppendV1(events, fluentbit.Event{
@@ -191,6 +182,63 @@ func records(ts *testscript.TestScript, neg bool, args []string) {
 		})
 		ts.Check(err)
 	}
+	appendEvents(ts, events, args[2:])
+}
+
+func lines(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: lines FILE KEY=VALUE...")
+	}
+	var msgpack codec.MsgpackHandle
+	msgpack.Canonical, msgpack.WriteExt = true, true // members in one order: the same line is the same record
+	var events []byte
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		var record map[string]any
+		ts.Check(json.Unmarshal([]byte(line), &record))
+		at, err := time.Parse(time.RFC3339, fmt.Sprint(record["timestamp"]))
+		ts.Check(err)
+		var packed []byte
+		ts.Check(codec.NewEncoderBytes(&packed, &msgpack).Encode(whole(record)))
+		events, err = fluentbit.AppendV1(events, fluentbit.Event{Time: at, Record: msgp.Raw(packed)})
+		ts.Check(err)
+	}
+	appendEvents(ts, events, args[1:])
+}
+
+// whole makes integers of numbers without a fraction, as Fluent Bit reads JSON.
+func whole(v any) any {
+	switch v := v.(type) {
+	case float64:
+		if n := int64(v); float64(n) == v {
+			return n
+		}
+	case map[string]any:
+		for key, member := range v {
+			v[key] = whole(member)
+		}
+	case []any:
+		for i, element := range v {
+			v[i] = whole(element)
+		}
+	}
+	return v
+}
+
+// appendEvents appends events to a log, as the plugin does with these keys.
+func appendEvents(ts *testscript.TestScript, events []byte, args []string) {
+	keys := map[string]string{
+		"chain": "audit.example.com/prod", "signing_key": ts.MkAbs("audit.pem"), "store_dir": ts.MkAbs("store"), "retention": "30d",
+		"endpoint": ts.Getenv("ENDPOINT"), "tls_ca_file": ts.Getenv("CA"),
+		"access_key": ts.Getenv("AWS_ACCESS_KEY_ID"), "secret_key": ts.Getenv("AWS_SECRET_ACCESS_KEY"),
+	}
+	for _, arg := range args {
+		key, value, _ := strings.Cut(arg, "=")
+		keys[key] = value
+	}
+	cfg, err := ingest.ParseConfig(func(key string) string { return keys[key] })
+	ts.Check(err)
+	log, err := ingest.Open(context.Background(), cfg, ingest.Options{Logger: silent{}, Version: "test"})
+	ts.Check(err)
 	ts.Check(log.Append([]byte("vllm.audit"), events))
 	ts.Check(log.Close(context.Background()))
 }
