@@ -41,13 +41,15 @@ type vectorLog struct {
 	start time.Time
 	files map[string][]byte // by their name below the chain's root
 	tree  Subtrees          // of all entries
+	seen  map[string]string // by source and number, the record that came first
+	line  []byte
 }
 
 func newVectorLog(t testing.TB, name string) *vectorLog {
 	k, text := vectorKey(t)
 	v := &vectorLog{
 		t: t, k: k, head: Head{Chain: name, Key: k.Public()}, start: time.Date(2026, 11, 23, 7, 25, 0, 0, time.UTC),
-		files: map[string][]byte{"key.pem": text, "pub.pem": k.Public().PEM()},
+		files: map[string][]byte{"key.pem": text, "pub.pem": k.Public().PEM()}, seen: make(map[string]string),
 	}
 	v.commit(KindGenesis, &v.head, 0, func(m *Manifest) {
 		m.Genesis = &GenesisInfo{m.SealedAt, string(k.Public().PEM()), v.checkpointKey(k), Policy{"7y", "COMPLIANCE", 3600}}
@@ -92,6 +94,16 @@ func (v *vectorLog) rotate(at time.Duration, seed byte) {
 	v.k = next
 }
 
+// entry makes the entry after end, and leaves its line in v.
+func (v *vectorLog) entry(end *Head, middle []byte, marker *ChunkMarker, body string, redelivered, conflict bool) Entry {
+	v.line = AppendEntry(nil, end.NextSeq, end.Entry, middle, marker, redelivered, conflict, []byte(body))
+	e, err := ParseEntry(v.line)
+	if err != nil {
+		v.t.Fatalf("%s: %v", v.line, err)
+	}
+	return e
+}
+
 // segment commits chunks of entries, given from "time": or "event": on.
 func (v *vectorLog) segment(at time.Duration, chunks ...[]string) *Manifest {
 	t, end := v.t, v.head
@@ -103,13 +115,18 @@ func (v *vectorLog) segment(at time.Duration, chunks ...[]string) *Manifest {
 		middle := AppendMiddle(nil, received, []byte("vllm.audit"))
 		marker := &ChunkMarker{Sum([]byte(strings.Join(bodies, ""))), uint64(len(bodies))}
 		for _, body := range bodies {
-			line := AppendEntry(nil, end.NextSeq, end.Entry, middle, marker, i > 0 && strings.Contains(body, `"seq":6999}`), false, []byte(body))
+			e := v.entry(&end, middle, marker, body, false, false)
+			if f := e.Facts(); f.SourceID != nil {
+				name := fmt.Sprint(f.SourceSeq, " ", string(f.SourceID))
+				if first, again := v.seen[name]; again {
+					e = v.entry(&end, middle, marker, body, true, first != string(e.Record))
+				} else {
+					v.seen[name] = string(e.Record)
+				}
+			}
+			line := v.line
 			end.Append(Sum(line))
 			hashes = append(hashes, end.Entry)
-			e, err := ParseEntry(line)
-			if err != nil {
-				t.Fatalf("%s: %v", line, err)
-			}
 			sum.Add(e.Facts())
 			sum.Receive(received)
 			lines = append(append(lines, line...), '\n')
@@ -158,6 +175,8 @@ func vectors(t testing.TB) map[string][]byte {
 			`"time":"2026-11-23T07:25:02.000000000Z","meta":{"otlp":{"attributes":{"gen_ai.request.model":"llama","gen_ai.usage.input_tokens":5}}},"group":{"meta":{"schema":"otlp"},"record":{"resource":{}}},"record":{"log":"plain text","user_id":null,"status":""}}`,
 			`"event":"quarantine","detail":{"reason":"corrupt","offset":12,"size":1,"sha256":"` + Sum([]byte{0xc1}).String() + `","data":"wQ=="}}`,
 			fmt.Sprintf(complete, 3, 6999, 6999), // again
+			fmt.Sprintf(complete, 4, 9999, 6999), // another
+			`"time":"2026-11-23T07:25:02.000000001Z","record":{"timestamp":"2026-11-23T07:25:02Z","source":{"id":"gpu-1/5f0c/events","seq":1},"source_event":"heartbeat","of":"gpu-1/5f0c","served":7000,"recorded":7000,"lost":0,"open":[]}}`,
 		})
 	v.commit(KindHeartbeat, &v.head, time.Hour, func(m *Manifest) { skew := int64(-250); m.ClockSkew = &skew })
 	v.segment(2*time.Hour, []string{fmt.Sprintf(complete, 5, 7002, 7002), fmt.Sprintf(complete, 6, 7003, 7003)})
@@ -267,7 +286,7 @@ func TestVerifyVectors(t *testing.T) {
 			t.Errorf("segment %d begins at %d, want %d", i, m.FirstSeq, before.NextSeq)
 		}
 	}
-	if entries != 7005 || head.NextSeq != 7005 || head.NextN != 4 {
+	if entries != 7007 || head.NextSeq != 7007 || head.NextN != 4 {
 		t.Errorf("walked %d entries to head %d, manifest %d", entries, head.NextSeq, head.NextN)
 	}
 }

@@ -89,8 +89,15 @@ def check_manifest(n, statement, m, before, genesis, since):  # one whose signat
     until = max(until.isoformat(), before["lock"]["retain_until"][:19] if before else "")
     need(strength(lock["mode"]) >= strength(policy["lock_mode"]) and lock["retain_until"] >= until, "its lock is too weak or too short")
 
+def is_source_event(record):
+    source, event = record.get("source"), record.get("source_event")
+    if not (isinstance(source, dict) and isinstance(event, str) and event): return False
+    name, seq = source.get("id"), source.get("seq")
+    return isinstance(name, str) and 0 < len(name.encode()) <= 256 and type(seq) is int and 0 <= seq < 2**64
+
 def check_segment(path, m):
     s, seq, head, tree, at, raw = m["segment"], m["first_seq"], m["previous_head"], [*map(bytes.fromhex, m["tree_before"])], 0, hashlib.sha256()
+    said, counts = m["counts"], dict.fromkeys(("records", "events", "source_events", "redelivered", "conflicts"), 0)
     data = path.read_bytes() if path.exists() and path.stat().st_size == s["size"] else b""
     need(sha(data).hex() == s["sha256"], "its segment is missing, or its size or SHA-256 is another")
     for f in s["frames"]:
@@ -102,11 +109,16 @@ def check_segment(path, m):
         raw.update(lines)
         for line in lines[:-1].split(b"\n"):
             need(line.startswith(b'{"seq":%d,"prev":"%s",' % (seq, head.encode())), f"entry {seq} does not follow the one before")
-            digest, bits = sha(line), parse(line)["seq"]
+            digest, entry, bits = sha(line), parse(line), seq
+            event, redelivered, conflict = (name in entry for name in ("event", "redelivered", "conflict"))
+            need(redelivered or not conflict, f"entry {seq} conflicts with none")
+            for name, true in zip(counts, (not event, event, not event and is_source_event(entry["record"]), redelivered, conflict)): counts[name] += true
             head, node, seq = digest.hex(), sha(b"\0", digest), seq + 1
             while bits & 1: node, bits = sha(b"\1", tree.pop(), node), bits >> 1
             tree.append(node)
-    need((at, raw.hexdigest(), m["counts"]["entries"]) == (s["size"], s["raw_sha256"], seq - m["first_seq"]), "its lines are others")
+    need((at, raw.hexdigest(), said["entries"]) == (s["size"], s["raw_sha256"], seq - m["first_seq"]), "its lines are others")
+    need(all(said.get(name, 0) == n for name, n in counts.items()), "its counts are others")
+    need(said["complete"] + said["incomplete"] + counts["source_events"] == counts["records"], "its counts do not add up")
     need((seq, head, [node.hex() for node in tree]) == (m["next_seq"], m["head"], m["tree_after"]), "its head or tree is another")
 
 def identity(kept):  # of a head: the text of a checkpoint, or the payload hash

@@ -30,10 +30,12 @@ type Match struct {
 	SealedAt  time.Time       `json:"sealed_at"`
 	SignedBy  chain.Hash      `json:"key_fingerprint"` // of the key that the manifest is signed with
 	// Redelivered: the writer had taken a record of the same source and number before.
-	Redelivered bool            `json:"redelivered,omitempty"`
-	TreeSize    uint64          `json:"tree_size"` // of the manifest's checkpoint
-	Root        chain.Hash      `json:"root"`
-	Line        json.RawMessage `json:"entry"` // the entry's line, byte for byte
+	Redelivered bool `json:"redelivered,omitempty"`
+	// Conflict: that one was another record.
+	Conflict bool            `json:"conflict,omitempty"`
+	TreeSize uint64          `json:"tree_size"` // of the manifest's checkpoint
+	Root     chain.Hash      `json:"root"`
+	Line     json.RawMessage `json:"entry"` // the entry's line, byte for byte
 }
 
 // FindResult is what a search found.
@@ -144,7 +146,8 @@ func (l *Log) findIn(ctx context.Context, s search, want []byte) ([]Match, error
 		matches = append(matches, Match{
 			Seq: e.Seq, EntryHash: chain.Sum(line), Prev: e.Prev, Received: e.Received, Time: e.Time, Tag: bytes.Clone(e.Tag),
 			Manifest: m.N, Segment: key, VersionID: m.Segment.VersionID, Locked: locked,
-			SealedAt: m.SealedAt.Time, SignedBy: s.key, TreeSize: m.NextSeq, Root: tree.Root(), Line: bytes.Clone(line), Redelivered: e.Redelivered,
+			SealedAt: m.SealedAt.Time, SignedBy: s.key, TreeSize: m.NextSeq, Root: tree.Root(), Line: bytes.Clone(line),
+			Redelivered: e.Redelivered, Conflict: e.Conflict,
 		})
 		return nil
 	})

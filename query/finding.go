@@ -70,6 +70,7 @@ const (
 	ClockSkew         Code = "clock-skew"
 	StoredApart       Code = "stored-apart"
 	JournalLost       Code = "journal-lost"
+	Conflict          Code = "conflict"
 	Expired           Code = "expired"
 	NeverLocked       Code = "never-locked"
 	Uncommitted       Code = "uncommitted"
@@ -101,6 +102,7 @@ var meanings = map[Code]string{
 	ClockSkew:         "The writer's clock differed from the store's. Times of entries around it may be wrong; their order is not.",
 	StoredApart:       "The store was out of reach for that long, its objects were copied from elsewhere, or the times that the manifest says are made up.",
 	JournalLost:       "The writer lost its local state: records that it had acknowledged and not yet uploaded may be missing here.",
+	Conflict:          "Somebody wrote in the source's name, or changed a record before it came here; or the source gave a number twice. Both are in the log: it cannot say which of them is true.",
 	Expired:           "It was kept as long as promised. That these entries were there, and their hashes, is still proven through the manifests.",
 	NeverLocked:       "The store that the writer wrote to has no locks.",
 	Uncommitted:       "It is about to be committed, or was left by a writer that stopped, or someone else wrote it. It is no part of the log.",

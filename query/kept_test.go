@@ -15,7 +15,7 @@ func TestManifestTooLong(t *testing.T) {
 	l, m := vectors(t)
 	m.put(l.Layout.Manifest(4), "m", make([]byte, chain.MaxManifest+1), now)
 	r, err := l.Verify(t.Context(), VerifyOptions{Now: now})
-	if err != nil || r.Verdict != "tampered" || len(r.Findings) != 1 || r.Findings[0].Code != ManifestForged || !strings.HasSuffix(r.Findings[0].Text, "too long: it has more than the 16777216 bytes allowed") {
+	if err != nil || r.Verdict != "tampered" || len(r.Findings) != 2 || r.Findings[0].Code != ManifestForged || !strings.HasSuffix(r.Findings[0].Text, "too long: it has more than the 16777216 bytes allowed") {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -81,6 +81,12 @@ func (v *verification) checkSegment(ctx context.Context, m *chain.Manifest) (pro
 		if v.hashes && e.Seq > 0 { // before entry 0 there is the genesis
 			v.meetEntry(e.Prev, e.Seq-1)
 		}
+		if e.Conflict {
+			facts, conflict, seq := e.Facts(), f, e.Seq
+			conflict.Severity, conflict.Code, conflict.FirstSeq, conflict.LastSeq = Warning, Conflict, &seq, &seq
+			conflict.Text = fmt.Sprintf("entry %d is record %d of source %q, of which another record with that number had come before", e.Seq, facts.SourceSeq, facts.SourceID)
+			v.found.add(conflict)
+		}
 		if e.Event != "" {
 			events[e.Event]++
 			if e.Event == chain.EventJournalLost {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"iter"
 	"os"
@@ -137,8 +138,16 @@ func TestVerifyIntact(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Verdict != "intact" || len(r.Findings) != 0 || r.Manifests != 4 || r.Segments != 2 || r.Counts.Entries != 7005 || r.Head == nil {
+	if r.Verdict != "intact" || r.Manifests != 4 || r.Segments != 2 || r.Counts.Entries != 7007 || r.Head == nil || r.Proven == nil {
 		t.Errorf("%+v", r)
+	}
+	// Its conflict is a warning, at its entry.
+	if len(r.Findings) != 1 || r.Findings[0].Code != Conflict || r.Findings[0].Severity != Warning || r.Findings[0].Object != segment1 ||
+		*r.Findings[0].FirstSeq != 7003 || *r.Findings[0].LastSeq != 7003 || !strings.Contains(r.Findings[0].Text, `record 6999 of source "gpu-1/5f0c"`) {
+		t.Errorf("%+v", r.Findings)
+	}
+	if c := r.Counts; c.Records != 7006 || c.Complete != 7004 || c.Incomplete != 1 || c.SourceEvents != 1 || c.Redelivered != 2 || c.Conflicts != 1 {
+		t.Errorf("%+v", c)
 	}
 }
 
@@ -194,8 +203,9 @@ func TestVerifyFinds(t *testing.T) {
 			if (test.name == "genesis gone") != (len(r.NotChecked) == 4) {
 				t.Errorf("not checked: %q", r.NotChecked)
 			}
-			if test.verdict == "tampered" && len(r.Findings) > 3 {
-				t.Errorf("one act of tampering makes %d findings: %+v", len(r.Findings), r.Findings)
+			findings := slices.DeleteFunc(r.Findings, func(f Finding) bool { return f.Code == Conflict }) // that of the vectors
+			if test.verdict == "tampered" && len(findings) > 3 {
+				t.Errorf("one act of tampering makes %d findings: %+v", len(findings), findings)
 			}
 		})
 	}
@@ -227,12 +237,24 @@ func TestFind(t *testing.T) {
 	if err != nil || len(result.Matches) != 1 || len(result.Problems) != 0 {
 		t.Fatalf("%+v, %v", result, err)
 	}
-	if b := result.Matches[0]; b.Seq != 7004 || b.Manifest != 3 || b.VersionID != "version-3" ||
+	if b := result.Matches[0]; b.Seq != 7006 || b.Manifest != 3 || b.VersionID != "version-3" ||
 		chain.Hash(sha256.Sum256(b.Line)) != b.EntryHash || !strings.Contains(string(b.Line), `"request_id":"req-7003"`) {
 		t.Errorf("%+v", result.Matches)
 	}
+	for id, want := range map[string]string{"req-6999": "false false, true false", "req-9999": "true true"} {
+		var marks []string
+		if result, err = l.Find(context.Background(), id, nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range result.Matches {
+			marks = append(marks, fmt.Sprint(m.Redelivered, " ", m.Conflict))
+		}
+		if got := strings.Join(marks, ", "); got != want {
+			t.Errorf("%s: %s, want %s", id, got, want)
+		}
+	}
 	// An id that only stands somewhere in a record is no match.
-	if result, err = l.Find(context.Background(), "llama-3", nil); err != nil || len(result.Matches) != 0 || result.Searched != 7005 {
+	if result, err = l.Find(context.Background(), "llama-3", nil); err != nil || len(result.Matches) != 0 || result.Searched != 7007 {
 		t.Errorf("%+v, %v", result, err)
 	}
 	// What lies over the segment changes nothing; what was changed in it is not passed off as a record.

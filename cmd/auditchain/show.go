@@ -81,7 +81,10 @@ func printMatches(cmd *cobra.Command, log *query.Log, id string, result *query.F
 		}
 		p.line("FOUND     entry %d of %s", m.Seq, log.Layout.Chain)
 		p.line("  time        %s (received %s)", m.Time.Format(time.RFC3339Nano), m.Received.Format(time.RFC3339Nano))
-		if m.Redelivered {
+		switch {
+		case m.Conflict:
+			p.line("  conflict: the chain has an earlier record of the same source and number that is another")
+		case m.Redelivered:
 			p.line("  redelivered: the chain has an earlier copy of this record")
 		}
 		p.line("  tag         %s", m.Tag)

@@ -281,8 +281,14 @@ func printReport(w io.Writer, r *query.Report) error {
 			p.line("             %d without %s", n, f)
 		}
 	}
+	if n := r.Counts.SourceEvents; n > 0 {
+		p.line("             %d source events", n)
+	}
 	if n := r.Counts.Redelivered; n > 0 {
 		p.line("             %d marked as delivered again", n)
+	}
+	if n := r.Counts.Conflicts; n > 0 {
+		p.line("             %d of them marked as another record than the one before", n)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Events)) {
 		p.line("             %d %s", r.Events[name], name)

@@ -76,7 +76,7 @@ func render(t testing.TB, e *chain.Evidence) []byte {
 }
 
 func TestRoundTrip(t *testing.T) {
-	fromVectors, key := vectorEvidence(t, 7004)
+	fromVectors, key := vectorEvidence(t, 7006)
 	if r := fromVectors.Verify(key.Fingerprint()); !r.OK {
 		t.Fatalf("the evidence from the vectors does not verify: %+v", r.Checks)
 	}
@@ -104,7 +104,7 @@ func TestRoundTrip(t *testing.T) {
 
 // TestShell looks for what a browser would write out otherwise than it read it, and for what could end the script early.
 func TestShell(t *testing.T) {
-	e, _ := vectorEvidence(t, 7003)
+	e, _ := vectorEvidence(t, 7005)
 	html := string(render(t, e))
 	for i, c := range html {
 		if c >= 0x7f || c < ' ' && c != '\n' {
@@ -134,7 +134,7 @@ func TestShell(t *testing.T) {
 
 // TestEscaping: whatever the evidence holds, nothing of it can end the element that it stands in.
 func TestEscaping(t *testing.T) {
-	e, _ := vectorEvidence(t, 7003)
+	e, _ := vectorEvidence(t, 7005)
 	var all strings.Builder
 	for c := rune(0); c < 0x3000; c++ {
 		all.WriteRune(c)
@@ -153,7 +153,7 @@ func TestEscaping(t *testing.T) {
 }
 
 func TestExtractDamaged(t *testing.T) {
-	e, _ := vectorEvidence(t, 7003)
+	e, _ := vectorEvidence(t, 7005)
 	html := render(t, e)
 	replace := func(old, new string) []byte {
 		if !bytes.Contains(html, []byte(old)) {
@@ -196,7 +196,7 @@ func TestLimits(t *testing.T) {
 	if _, _, err := Extract(make([]byte, maxPage+1)); err == nil {
 		t.Error("a page of any size is read")
 	}
-	e, _ := vectorEvidence(t, 7003)
+	e, _ := vectorEvidence(t, 7005)
 	e.Entry = make([]byte, chain.MaxEvidence/4*3)
 	if err := Render(new(bytes.Buffer), e); err == nil {
 		t.Error("evidence is written that cannot be read")
@@ -204,7 +204,7 @@ func TestLimits(t *testing.T) {
 }
 
 func FuzzExtract(f *testing.F) {
-	e, key := vectorEvidence(f, 7003)
+	e, key := vectorEvidence(f, 7005)
 	html := render(f, e)
 	f.Add(html)
 	f.Add([]byte(dataBegin + `{"auditchain_evidence":1}` + dataEnd))

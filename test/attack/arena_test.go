@@ -185,6 +185,16 @@ func (silent) Debug(string) {}
 // write has the real writer start, take a chunk of records req-from and so on, and end, which seals them into a segment.
 func (a *arena) write(from int, keys ...string) {
 	a.Helper()
+	var chunk []map[string]any
+	for i := range perChunk {
+		chunk = append(chunk, recordOf(from+i))
+	}
+	a.deliver(keys, chunk)
+}
+
+// deliver has the real writer start, take chunks of records, and end.
+func (a *arena) deliver(keys []string, chunks ...[]map[string]any) {
+	a.Helper()
 	set := map[string]string{
 		"chain": chainName, "signing_key": filepath.Join(a.dir, "key.pem"), "store_dir": filepath.Join(a.dir, "store"),
 		"bucket": a.name, "endpoint": a.server.Endpoint, "access_key": a.server.AccessKey, "secret_key": a.server.SecretKey,
@@ -198,12 +208,14 @@ func (a *arena) write(from int, keys ...string) {
 	a.check(err)
 	log, err := ingest.Open(a.Context(), cfg, ingest.Options{Logger: silent{}, Version: "test"})
 	a.check(err)
-	var events []byte
-	for i := range perChunk {
-		events, err = fluentbit.AppendV1(events, fluentbit.Event{Time: time.Now(), Record: recordOf(from + i)})
-		a.check(err)
+	for _, chunk := range chunks {
+		var events []byte
+		for _, record := range chunk {
+			events, err = fluentbit.AppendV1(events, fluentbit.Event{Time: time.Now(), Record: record})
+			a.check(err)
+		}
+		a.check(log.Append([]byte(bucketTag), events))
 	}
-	a.check(log.Append([]byte(bucketTag), events))
 	a.check(log.Close(a.Context()))
 }
 

@@ -40,6 +40,7 @@ const (
 	thief       = "key"        // whoever has the signing key, and may write to the bucket
 	keyAndStore = "key, store" // both
 	network     = "network"    // between the auditor and the store
+	sender      = "sender"     // whoever may send records to the writer
 	accident    = "accident"
 )
 

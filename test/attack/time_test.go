@@ -18,7 +18,7 @@ import (
 	"github.com/auditchain/auditchain/storage"
 )
 
-// byTime is what the clock, the network and accidents do.
+// byTime is what the clock, the network, senders of records and accidents do.
 var byTime = []attack{
 	{
 		name: "writer silent for hours", who: accident, on: both,
@@ -59,6 +59,22 @@ var byTime = []attack{
 		and: func(a *arena, r *query.Report) {
 			if r.Counts.Redelivered != perChunk {
 				a.Errorf("%d entries are marked as delivered again", r.Counts.Redelivered)
+			}
+		},
+	}, {
+		name: "record sent in a source's name", who: sender, on: both,
+		log: func(a *arena) {
+			forged := recordOf(1)
+			forged["status"] = 500
+			a.deliver(nil, []map[string]any{recordOf(0), recordOf(1), recordOf(2)}, []map[string]any{forged})
+			a.load()
+		},
+		do:      func(*arena) {},
+		verdict: intact, proven: []int{1},
+		hits: []hit{{"conflict", "segment 1", "3-3", "entry 3 is record 1 of source \"gpu-1\", of which another record with that number had come before"}},
+		and: func(a *arena, r *query.Report) {
+			if r.Counts.Redelivered != 1 || r.Counts.Conflicts != 1 {
+				a.Errorf("%d entries are marked as delivered again, %d as conflicts", r.Counts.Redelivered, r.Counts.Conflicts)
 			}
 		},
 	}, {

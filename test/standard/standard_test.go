@@ -318,8 +318,8 @@ func TestShort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := bytes.Count(text, []byte("\n")); n != 149 {
-		t.Errorf("docs/verify.py has %d lines; docs/VERIFYING.md says 149", n)
+	if n := bytes.Count(text, []byte("\n")); n != 161 {
+		t.Errorf("docs/verify.py has %d lines; docs/VERIFYING.md says 161", n)
 	}
 }
 
@@ -393,7 +393,7 @@ func TestVectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := startVerifier(t, env)
-	if code, said := v.verify(t, c.dir, "pub.pem"); code != 0 || !strings.Contains(said, "7005 entries") {
+	if code, said := v.verify(t, c.dir, "pub.pem"); code != 0 || !strings.Contains(said, "7007 entries") {
 		t.Fatalf("exit code %d: %s", code, said)
 	}
 	tried := 0
@@ -421,4 +421,40 @@ func TestVectors(t *testing.T) {
 		t.Errorf("whole again: exit code %d: %s", code, said)
 	}
 	t.Logf("%d flips", tried)
+}
+
+// TestCounts: whoever has the key cannot say other numbers of records than the lines have. The vectors' last segment has two complete records.
+func TestCounts(t *testing.T) {
+	t.Parallel()
+	env := environment(t)
+	c := (&copied{t, filepath.Join(servers.Root(), "chain", "testdata", "vectors")}).clone(t)
+	k, err := chain.ParseSigningKey(c.read("key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := startVerifier(t, env)
+	last := c.read(manifestName(3))
+	for _, counts := range []chain.Counts{
+		{Entries: 2, Records: 2, Complete: 2},
+		{Entries: 2, Records: 1, Events: 1, Complete: 1},
+		{Entries: 2, Records: 2, Complete: 1, SourceEvents: 1},
+		{Entries: 2, Records: 2, Complete: 2, Redelivered: 1},
+		{Entries: 2, Records: 2, Complete: 2, Redelivered: 1, Conflicts: 1},
+	} {
+		m, _, err := chain.OpenManifest(last, k.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Counts = &counts
+		data, _, err := m.Sign(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.write(manifestName(3), data)
+		code, said := v.verify(t, c.dir, "pub.pem")
+		_, err = follow(c.dir, k.Public())
+		if right := counts.Complete == 2 && counts.Redelivered == 0; right != (code == 0) || right != (err == nil) || !right && !strings.Contains(said, "its counts are others") {
+			t.Errorf("%+v: verify.py: %d %s; package chain: %v", counts, code, said, err)
+		}
+	}
 }

@@ -42,6 +42,7 @@ function parseEntry(bytes) {
     r.want("}");
   }
   e.redelivered = r.has(',"redelivered":true');
+  e.conflict = e.redelivered && r.has(',"conflict":true');
   if (!e.redelivered && r.has(',"event":"')) {
     e.event = r.match(/[^"\\\u0000-\u001f]*/y, "the event's name"); // which needs no escapes
     r.want('","detail":');

@@ -33,7 +33,7 @@ const statement = struct({
     tree_after: array(hash),
     counts: maybe(struct({
       entries: uint, records: uint, events: uint, complete: uint, incomplete: uint,
-      missing: optional(counters), redelivered: optional(uint),
+      source_events: optional(uint), missing: optional(counters), redelivered: optional(uint), conflicts: optional(uint),
     })),
     segment: maybe(struct({
       key: string, version_id: string, size: int, sha256: hash, raw_size: int, raw_sha256: hash,
@@ -114,7 +114,7 @@ function checkManifest(m) {
   must(m.tree_before.length === onesIn(m.first_seq) && m.tree_after.length === onesIn(m.next_seq), "trees");
   if (!segment) return;
   const c = m.counts;
-  must(c.entries === m.next_seq - m.first_seq && c.records + c.events === c.entries && c.complete + c.incomplete === c.records, "counts");
+  must(c.entries === m.next_seq - m.first_seq && c.records + c.events === c.entries && c.complete + c.incomplete + (c.source_events ?? 0n) === c.records, "counts");
   const maxFrame = BigInt(maxLine) + 1n, maxSegment = 8n << 30n;
   let size = 0n, raw = 0n, entries = 0n;
   for (const f of m.segment.frames) {

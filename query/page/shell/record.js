@@ -20,7 +20,8 @@ const maxRows = 500;
 
 function showRecord(e, entry, into) {
   const facts = [row("Log", code(e.chain)), row("Entry", String(entry.seq)), row("Received", when(entry.received)), row("Tag", value(entry.tag))];
-  if (entry.redelivered) facts.push(row("Delivered again", "The writer had taken a record of this source and number before."));
+  if (entry.conflict) facts.push(row("Conflict", "The writer had taken another record of this source and number before."));
+  else if (entry.redelivered) facts.push(row("Delivered again", "The writer had taken a record of this source and number before."));
   if (entry.event !== undefined) {
     into.append(list(...facts, row("Event", code(entry.event))),
       el("p", "note", "This entry is no record of an inference: it is what the log's writer itself had to say."));
