@@ -137,6 +137,9 @@ func specimens(t testing.TB) []*specimen {
 	rotated.Segment(complete, complete)
 	rotated.Rotate(logs.Ed25519(t, "third"))
 	rotated.Segment(complete, complete, complete, complete)
+	again := logs.New(t, name, first)
+	again.Segment(complete, `"redelivered":true,`+complete, `"redelivered":true,"conflict":true,`+complete,
+		`"time":"2026-11-23T07:25:01.000000000Z","record":{"source_event":"stop","source":{"id":"gpu-1/5f0c/events","seq":9}}}`)
 	huge := logs.New(t, name, first)
 	huge.Jump(1<<53 + 1<<40 + 12345)
 	huge.Segment(complete, complete, complete, complete, complete)
@@ -154,6 +157,9 @@ func specimens(t testing.TB) []*specimen {
 		{"rotated once", first, rotated, 1, nil},
 		{"rotated twice", first, rotated, 5, nil},
 		{"huge", first, huge, 1<<53 + 1<<40 + 12345 + 2, []string{"9008298766381115"}},
+		{"redelivered", first, again, 1, []string{"Delivered again"}},
+		{"conflict", first, again, 2, []string{"Conflict", "another record of this source and number"}},
+		{"source event", first, again, 3, []string{"gpu-1/5f0c/events", `"source_event": "stop"`}},
 	}
 }
 

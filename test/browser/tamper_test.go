@@ -58,7 +58,8 @@ func tamperings(t testing.TB, s *specimen) []tampering {
 	replaceIn("entry", func(e *chain.Evidence) []byte { return e.Entry }, func(e *chain.Evidence, b []byte) { e.Entry = b }, [][2]string{
 		{"req-", "raq-"}, {`"seq":`, `"seq":0`}, {`"seq":`, `"seq": `}, {`,"tag"`, `,"tab"`}, {"2026-11-23T", "2026-02-30T"}, {"}}", "}} "},
 		{"}}}", "}}"}, {`"time":`, `"event":`}, {"1240.5", "1240.50"}, {`"seq":`, `"seq":9999999999999999999`},
-		{`,"time"`, `,"redelivered":true,"time"`}, {"req-", "req-\xff"},
+		{`,"time"`, `,"redelivered":true,"time"`}, {`,"time"`, `,"conflict":true,"time"`}, {`,"time"`, `,"redelivered":true,"conflict":true,"time"`},
+		{`,"time"`, `,"conflict":true,"redelivered":true,"time"`}, {"req-", "req-\xff"},
 	})
 	add("entry: none", func(e *chain.Evidence) { e.Entry = nil })
 
@@ -155,7 +156,9 @@ func tamperings(t testing.TB, s *specimen) []tampering {
 			{`"complete":`, `"complete":1`}, {`"events":0`, `"events":0,"missing":{}`}, {`"incomplete":0`, `"incomplete":0,"missing":{}`},
 			{`"incomplete":0`, `"incomplete":0,"missing":{"a":1,"b":2}`}, {`"incomplete":0`, `"incomplete":0,"missing":{"b":1,"a":2}`},
 			{`"incomplete":0`, `"incomplete":0,"missing":{"a":1,"a":1}`}, {`"incomplete":0`, `"incomplete":0,"missing":{"\uffff":1,"` + "\U0001f600" + `":2}`},
-			{`"incomplete":0`, `"incomplete":0,"redelivered":0`}, {`"incomplete":0`, `"incomplete":0,"redelivered":3`},
+			{`"incomplete":0`, `"incomplete":0,"source_events":1`}, {`"incomplete":0`, `"source_events":1,"incomplete":0`}, {`"incomplete":0`, `"incomplete":0,"source_events":0`},
+			{`"incomplete":0`, `"incomplete":0,"redelivered":3,"conflicts":2`}, {`"incomplete":0`, `"incomplete":0,"conflicts":2,"redelivered":3`},
+			{`"incomplete":0`, `"incomplete":0,"conflicts":0`}, {`"incomplete":0`, `"incomplete":0,"redelivered":0`}, {`"incomplete":0`, `"incomplete":0,"redelivered":3`},
 			{`"version_id":"`, `"version_id":"<`}, {`"version_id":"`, `"version_id":"\u003c`}, {`"version_id":"`, `"version_id":"\u003C`},
 			{`"version_id":"`, `"version_id":"` + "\u2028"}, {`"version_id":"`, `"version_id":"\u2028\b\f\n\r\t\u0001\"\\` + "\x7f\u00a0"}, {`"version_id":"`, `"version_id":"\/`},
 			{`"version_id":"`, `"version_id":"\ud800`}, {`"version_id":"`, `"version_id":"\ufffd`}, {`"version_id":"`, `"version_id":"` + "\ufffd"},
