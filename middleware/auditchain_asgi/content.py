@@ -161,10 +161,10 @@ class _Stream:
 
     def _chat_delta(self, choice: dict) -> None:
         whole = self._chat.setdefault(choice.get("index", 0), {"text": [], "content": [], "reasoning": [], "calls": {}})
-        delta = choice.get("delta")
-        if delta is None:
-            whole["text"].append(choice.get("text") or "")
+        if "delta" not in choice:
+            whole["text"].append(choice["text"] or "")
             return
+        delta = choice["delta"] or {}
         whole["content"].append(delta.get("content") or "")
         whole["reasoning"].append(_reasoning(delta))
         for call in delta.get("tool_calls") or ():

@@ -52,14 +52,14 @@ class Finder:
             dead.finder = self._source_id
             dead.sync()
         asked = {r.seq: r for r in dead.open_requests()}
-        served, events = dead["served"], dead["events"]
-        served = max([served, *(seq + 1 for seq in asked)])
+        events = dead["events"]
+        served = max([dead["served"], *(seq + 1 for seq in asked)])
         written = _written(self._directory, dead, served, asked)
-        late = [seq for seq in written.records if seq >= served or seq in asked]
-        missing = [asked[seq] for seq in asked if seq not in written.records]
-        said = [_server_died(dead.source_id, request) for request in missing]
+        served = max([served, *(seq + 1 for seq in written.records)])
+        said = [_server_died(dead.source_id, asked[seq]) for seq in asked if seq not in written.records]
         if events in written.events:  # the process was killed between writing it and counting it
             events += 1
+        unknown = max(dead["open"] - state.SLOTS, 0)  # open, and without a slot: nothing can be said of them
         said.append(
             writing.line(
                 {
@@ -67,8 +67,8 @@ class Finder:
                     "source": writing.source(dead.source_id + "/events", events),
                     "source_event": "died",
                     "of": dead.source_id,
-                    "served": max([served, *(seq + 1 for seq in written.records)]),
-                    "recorded": dead["recorded"] + len(late) + len(missing),
+                    "served": served,
+                    "recorded": served - dead["lost"] - unknown,
                     "lost": dead["lost"],
                     "open": [],
                     "reported_by": dead.finder,

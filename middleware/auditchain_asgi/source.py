@@ -187,12 +187,11 @@ class Source:
             if stopping:
                 self._end()
                 return
-            now = time.monotonic()
-            if now >= due or self._failing_since is not None:  # the latter to see whether it still fails
-                due = now + self._heartbeat
+            if time.monotonic() >= due or self._failing_since is not None:  # the latter to see whether it still fails
                 self._event("heartbeat", heartbeat_s=self._heartbeat, model=self._models())
                 self._state.sync()
                 self._finder.look(self._say)
+                due = time.monotonic() + (self._heartbeat if self._failing_since is None else 0)
 
     def _wait(self, due: float) -> Tuple[List[Tuple[int, bytes]], bool, bool]:
         """Waits for something to do: lines to be written, a change of models, the end."""
