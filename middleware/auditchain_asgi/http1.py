@@ -312,7 +312,7 @@ class _Exchange:
             await self._answer_failure()
         if not self._complete:
             self._cut()
-        return self._complete and self._keep and self._body.complete
+        return self._complete and self._keep
 
     async def receive(self) -> Message:
         if self._request.expects_continue and not self._status and not self._body_given:
@@ -362,7 +362,8 @@ class _Exchange:
             self._left = length
         elif self._request.version == b"1.1":
             fields.append((b"transfer-encoding", b"chunked"))
-        self._keep = self._keep and not self._stopping()
+        # Of a body that was not read the rest would be taken for the next request.
+        self._keep = self._keep and self._body.complete and not self._stopping()
         if not self._keep:
             fields.append((b"connection", b"close"))
         self._writer.write(_status_line(status) + wire.fields_text(fields))

@@ -35,6 +35,8 @@ class Proxy:
             connection = await self._upstream.connect()
         except UpstreamError as e:
             _log.warning("%s", e)
+            while (await receive()).get("more_body"):  # what was asked is to be recorded all the same
+                pass
             await _answer(send, 502, "the model server cannot be reached")
             return
         try:

@@ -12,7 +12,7 @@ from typing import Any, Awaitable, Callable, Optional
 from unittest import mock
 
 from auditchain_asgi import http1, proxy, upstream, wire
-from tests.test_http1 import GET, WAIT, Case, Client, echo, part, start
+from tests.test_http1 import GET, POST, WAIT, Case, Client, echo, part, start
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -249,14 +249,27 @@ class FailuresTest(ProxyCase):
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         server.close()
         await server.wait_closed()
-        client = await self.proxied(url)
+        read = []
+
+        def wrap(app: Any) -> Any:
+            async def wrapped(scope: dict, receive: Any, send: Any) -> None:
+                async def reading() -> dict:
+                    read.append((message := await receive()).get("body"))
+                    return message
+
+                await app(scope, reading if scope["type"] == "http" else receive, send)
+
+            return wrapped
+
+        client = await self.proxied(url, wrap)
         for _ in range(2):  # and the client's connection goes on
-            client.write(GET)
+            client.write(POST)
             with self.assertLogs("auditchain_asgi.proxy", "WARNING"):
                 status, fields, body = await client.response()
             self.assertEqual((status, fields[b"content-type"]), (502, b"application/json"))
             want = {"message": "the model server cannot be reached", "type": "BadGatewayError", "param": None, "code": 502}
             self.assertEqual(json.loads(body), {"error": want})
+        self.assertEqual(read, [b"body", b"body"])
 
     async def test_no_response(self) -> None:
         for response in (
