@@ -88,14 +88,14 @@ def read(environ: Mapping[str, str]) -> Settings:
     )
 
 
-_KNOWN = frozenset(
+KNOWN = frozenset(
     "DIR HMAC_KEY MODEL MODEL_ID HASH PAYLOAD PAYLOAD_LIMIT TIMEOUT ENDPOINTS ON_FAILURE HEARTBEAT FILE_SIZE QUEUE_LIMIT".split()
 )
 
 
 def unknown(environ: Mapping[str, str]) -> list:
     """The names of variables that look like settings and are none."""
-    return sorted(n for n in environ if n.startswith(_PREFIX) and n[len(_PREFIX) :] not in _KNOWN)
+    return sorted(n for n in environ if n.startswith(_PREFIX) and n[len(_PREFIX) :] not in KNOWN)
 
 
 def _get(environ: Mapping[str, str], name: str, default: str) -> str:

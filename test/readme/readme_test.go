@@ -99,3 +99,28 @@ func TestEveryKeyIsInTheTable(t *testing.T) {
 		}
 	}
 }
+
+// TestEverySettingOfTheMiddlewareIsInTheTable compares the README's table with what the middleware reads from the environment.
+func TestEverySettingOfTheMiddlewareIsInTheTable(t *testing.T) {
+	servers.Programs(t, "python3")
+	cmd := exec.Command("python3", "-c", "from auditchain_asgi import settings; print(*sorted(settings.KNOWN))")
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(servers.Root(), "middleware"), "PYTHONDONTWRITEBYTECODE=1")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme := read(t, "README.md")
+	table := readme[strings.Index(readme, "| environment |"):]
+	table = table[:strings.Index(table, "\n\n")]
+	var rows []string
+	for row := range strings.Lines(table) {
+		if name, ok := strings.CutPrefix(row, "| `AUDITCHAIN_"); ok {
+			name, _, _ = strings.Cut(name, "`")
+			rows = append(rows, name)
+		}
+	}
+	slices.Sort(rows)
+	if known := strings.Fields(string(out)); !slices.Equal(rows, known) {
+		t.Errorf("the README's table has %q, the middleware reads %q", rows, known)
+	}
+}
