@@ -82,6 +82,7 @@ type ModelChecksum struct {
 	Name     string  `json:"name"`
 	Checksum *string `json:"checksum"`
 	Error    string  `json:"error"`
+	LoRA     bool    `json:"lora"`
 }
 
 // audit are the members that every record of a request that ended has, in this order.

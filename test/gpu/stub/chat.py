@@ -12,6 +12,10 @@ def call(body, choice):
     return {"id": f"call-{choice}", "type": "function", "function": {"name": name, "arguments": '{"q": "'}}
 
 
+def doubted(piece):
+    return piece + "?"
+
+
 def whole(name, body):
     choices, tokens = [], 0
     for i in range(body.get("n", 1)):
@@ -24,7 +28,7 @@ def whole(name, body):
             made["function"]["arguments"] += text + '"}'
             message.update(content=None, tool_calls=[made])
         elif body.get("include_reasoning"):
-            message["reasoning"] = text.upper()
+            message["reasoning"] = "".join(map(doubted, said))
         choices.append({"index": i, "message": message, "logprobs": None, "finish_reason": "length", "stop_reason": None})
     return {
         "id": name,
@@ -53,7 +57,7 @@ def parts(name, body):
         if body.get("include_reasoning"):
             for i in choices:
                 for piece in said[i]:
-                    yield chunk(i, {"reasoning": piece.upper()}), tokens
+                    yield chunk(i, {"reasoning": doubted(piece)}), tokens
         if body.get("tools"):
             for i in choices:
                 yield chunk(i, {"tool_calls": [{"index": 0, **call(body, i)}]}), tokens
