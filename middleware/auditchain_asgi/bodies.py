@@ -48,7 +48,7 @@ def asked(body: Capture, content_type: str) -> Asked:
 
 
 def answered(body: Capture, stream: bool) -> Answered:
-    return _streamed(body) if stream else _of(_members(body))
+    return _streamed(body) if stream else _of(_members(body))._replace(failed=False)
 
 
 def _members(body: Capture, into: Tuple[str, ...] = ()) -> dict:

@@ -146,10 +146,12 @@ class State:
         os.unlink(self.path)
 
     def close(self) -> None:
-        """Gives the lock back. In a forked child it stays with the parent."""
-        self._numbers.release()
-        self._map.close()
-        os.close(self._fd)
+        """Gives the lock back, unless a parent, of which this process is a forked copy, has it too. It may be called twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._numbers.release()
+            self._map.close()
+            os.close(fd)
 
     def _text(self, at: int) -> str:
         length = min(self._map[at], _ID_MAX - 1)

@@ -77,7 +77,7 @@ class Written(Case):
     def test_faults(self):
         """Whatever writes do, each line gets in whole, once, and in order."""
         real = os.write
-        for seed in range(300):
+        for seed in range(100):
             chance = random.Random(seed)
             kinds = chance.choice(((errno.ENOSPC,), (errno.EIO,), (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, 0)))
 

@@ -276,7 +276,9 @@ begin(source, b"/v1/load_lora_adapter", True)
 serve(source, 1)
 while source._queued or not source._begun: time.sleep(0.001)
 print(source.id, flush=True)
-while {busy}: serve(source, 1)
+while {busy}:
+    serve(source, 1)
+    while source._queued > 10_000: time.sleep(0.0001)
 time.sleep(60)
 """
 
