@@ -22,7 +22,6 @@ type completeness struct {
 	report   Completeness
 	from, to int64 // the period, nanoseconds since 1970
 
-	keys     []chain.PublicKey // that signed manifests, by segmentRef.key
 	segments []segmentRef
 	byID     map[string]*source
 	sources  []*source // by id, once the catalogue is made
@@ -38,11 +37,11 @@ type completeness struct {
 // segmentRef is where a segment is found again, and what decides whether it is read.
 type segmentRef struct {
 	n           uint64     // of its manifest
-	payload     chain.Hash // of its manifest
-	key         int        // index of the key that signed it
+	sum         chain.Hash // of its manifest as it is stored, whose signature was good
 	size        int64
 	first, last int64 // times of its events
 	records     bool  // it has some
+	events      bool  // it has entries of the writer itself that were received in the period
 	read        bool
 }
 
@@ -89,7 +88,6 @@ func (c *completeness) catalogue(ctx context.Context) error {
 		if err := keys.missing(m); err != nil {
 			c.problem("%v", err)
 		}
-		signer := keys.key
 		parsed, err := keys.open(m)
 		if err != nil {
 			c.problem("%v", err)
@@ -101,9 +99,7 @@ func (c *completeness) catalogue(ctx context.Context) error {
 		if parsed.Segment == nil {
 			continue
 		}
-		if err := c.enter(ctx, m, parsed, signer); err != nil {
-			return err
-		}
+		c.enter(ctx, m, parsed)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -134,23 +130,20 @@ func (c *completeness) source(id string) *source {
 }
 
 // enter puts a segment into the catalogue.
-func (c *completeness) enter(ctx context.Context, m *manifest, parsed *chain.Manifest, signer chain.PublicKey) error {
-	payload, err := chain.BundlePayloadHash(m.data)
-	if err != nil {
-		return fmt.Errorf("manifest %d: %w", m.n, err)
-	}
-	if n := len(c.keys); n == 0 || !c.keys[n-1].Equal(signer) {
-		c.keys = append(c.keys, signer)
-	}
+func (c *completeness) enter(ctx context.Context, m *manifest, parsed *chain.Manifest) {
 	index := len(c.segments)
-	ref := segmentRef{n: m.n, payload: payload, key: len(c.keys) - 1, size: parsed.Segment.Size}
+	ref := segmentRef{n: m.n, sum: chain.Sum(m.data), size: parsed.Segment.Size}
 	if span := parsed.EventTime; span != nil {
 		ref.first, ref.last, ref.records = span.First.UnixNano(), span.Last.UnixNano(), true
+	}
+	if span := parsed.Received; span != nil && parsed.Counts.Events > 0 {
+		ref.events = span.First.Before(c.opts.To) && !span.Last.Before(c.opts.From)
 	}
 	c.segments = append(c.segments, ref)
 	c.report.Segments++
 	listed := parsed.Sources
 	if parsed.SourcesOmitted > 0 {
+		var err error
 		if listed, err = c.listSources(ctx, parsed); err != nil {
 			c.problem("segment of entries %d to %d: %v", parsed.FirstSeq, parsed.NextSeq-1, err)
 		}
@@ -171,7 +164,6 @@ func (c *completeness) enter(ctx context.Context, m *manifest, parsed *chain.Man
 			s.place(plus(last, 1), last, ref.last, c.from, c.to)
 		}
 	}
-	return nil
 }
 
 // isBefore reports whether all in a segment came so long before the period that it need not be read.
@@ -223,7 +215,7 @@ func (c *completeness) wanted() []int {
 		}
 	}
 	for i := range c.segments {
-		if ref := &c.segments[i]; ref.records && !c.isBefore(ref) && ref.first < c.to {
+		if ref := &c.segments[i]; ref.events || ref.records && !c.isBefore(ref) && ref.first < c.to {
 			add(i)
 		}
 	}
@@ -365,12 +357,12 @@ func (c *completeness) open(ctx context.Context, ref *segmentRef, visit func(m *
 	if err != nil {
 		return err
 	}
-	m, payload, err := chain.OpenManifest(stored.data, c.keys[ref.key])
+	if chain.Sum(stored.data) != ref.sum {
+		return errors.New("its manifest is another than a moment ago")
+	}
+	m, err := chain.PeekManifest(stored.data) // its signature was checked then
 	if err != nil {
 		return err
-	}
-	if payload != ref.payload {
-		return errors.New("its manifest is another than a moment ago")
 	}
 	if visit != nil && !visit(m) {
 		return nil

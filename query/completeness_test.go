@@ -56,8 +56,14 @@ func (l line) with(members string) line { l.members += members; return l }
 func (l line) marked() line             { l.redelivered = true; return l }
 func (l line) read(at string) line      { l.event = at; return l }
 
+// quarantined stands for bytes that were no record.
+var quarantined = line{source: "quarantine"}
+
 // body is the entry's body.
 func (l line) body() string {
+	if l == quarantined {
+		return `"event":"quarantine","detail":{}}`
+	}
 	event := l.at
 	if l.event != "" {
 		event = l.event
@@ -259,10 +265,10 @@ func TestCompleteness(t *testing.T) {
 			[]segment{at("10:00:00", start, reqs(0, 3, "07:20:00"), say(1, "heartbeat", "07:40:00", 4, ""))},
 			"not-met: 0 of 0; silent"},
 		"a source went silent long before": {
-			[]segment{at("06:00:00", say(0, "start", "05:00:00", 0, "")), at("10:00:00", req(0, "08:10:00").of("gpu-2/b"))},
+			[]segment{at("10:00:00", say(0, "start", "05:00:00", 0, ""), req(0, "08:10:00").of("gpu-2/b"))},
 			"met: 1 of 1"},
 		"a source that speaks every ten minutes is not silent yet": {
-			[]segment{at("08:25:00", say(0, "start", "07:00:00", 0, `,"heartbeat_s":600`)), at("09:00:00", reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:35:00", 4, ""))},
+			[]segment{at("06:25:00", say(0, "start", "05:00:00", 0, `,"heartbeat_s":600`)), at("09:00:00", reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:35:00", 4, ""))},
 			"met: 4 of 4; alive"},
 		"and is later": {
 			[]segment{at("06:30:00", say(0, "start", "06:00:00", 0, `,"heartbeat_s":600`)), at("09:30:00", reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:35:00", 4, ""))},
@@ -324,6 +330,42 @@ func TestCompleteness(t *testing.T) {
 		"a conflict that only its mark tells of": {
 			[]segment{at("08:30:00", start, line{source: "gpu-1/a", at: "08:10:00", conflict: true}, stop(1, "08:40:00", 1))},
 			"not-met: 1 of 1, 1 conflicts"},
+		"a gap up to the period's first moment": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "07:59:00"), reqs(5, 6, "08:00:00"), stop(1, "08:40:00", 7))},
+			"unknown: 2 of 2, 1 possible; 4-4 07:59:03-08:00:00"},
+		"a gap before the period, written out of order": {
+			[]segment{at("10:00:00", start, reqs(0, 1, "07:50:00"), req(3, "07:51:00"), req(6, "07:55:00"), req(2, "07:50:30"), req(7, "08:10:00"), stop(1, "08:40:00", 8))},
+			"met: 1 of 1"},
+		"a gap that began long before the period": {
+			[]segment{at("05:10:00", say(0, "start", "05:00:00", 0, ""), reqs(0, 3, "05:01:00")), at("10:00:00", reqs(6, 7, "08:10:00"), stop(1, "08:40:00", 8))},
+			"unknown: 2 of 2, 2 possible; 4-5 05:01:03-08:10:00"},
+		"two long requests, named out of order": {
+			[]segment{at("08:56:00", start, reqs(0, 3, "08:10:00"), reqs(6, 9, "08:20:10"), say(1, "heartbeat", "08:55:30", 10, `,"open":[5,4]`))},
+			"met: 8 of 8, 2 open; alive"},
+		"one that was open for long, until the source stopped": {
+			[]segment{at("09:00:00", start, reqs(0, 3, "08:10:00"), reqs(5, 6, "08:20:00"), say(1, "heartbeat", "08:50:00", 7, `,"open":[4]`)),
+				at("10:01:00", say(2, "heartbeat", "10:00:00", 7, `,"open":[4]`)), at("20:00:00", stop(3, "19:00:00", 7))},
+			"not-met: 6 of 7; 4-4 08:10:03-08:20:00"},
+		"one that was open until a word before the last, which does not say": {
+			[]segment{at("09:00:00", start, reqs(0, 3, "08:10:00"), reqs(5, 6, "08:20:00"), say(1, "heartbeat", "08:50:00", 7, `,"open":[4]`)),
+				at("10:01:00", say(2, "heartbeat", "10:00:00", 7, `,"open":[4]`)), at("15:00:00", say(3, "heartbeat", "15:00:00", 7, "")),
+				at("20:00:00", line{source: "gpu-1/a/events", number: 4, at: "20:00:00", bare: true, members: `,"source_event":"model_checksum"`})},
+			"not-met: 6 of 7; 4-4 08:10:03-08:20:00; alive"},
+		"a source went silent after the period": {
+			[]segment{at("08:50:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:30:00", 4, "")), at("12:10:00", say(2, "heartbeat", "12:00:00", 4, "")), at("20:00:00", req(0, "19:00:00").of("gpu-2/b"))},
+			"met: 4 of 4; alive"},
+		"nothing of that time, but of shortly before": {
+			[]segment{at("10:00:00", say(0, "start", "07:10:00", 0, ""), reqs(0, 3, "07:20:00"), stop(1, "07:30:00", 4))},
+			"unknown: 0 of 0"},
+		"a source that served nothing, and records without source": {
+			[]segment{at("10:00:00", start, say(1, "heartbeat", "08:20:00", 0, ""), stop(2, "08:40:00", 0), req(0, "08:20:00").of(""))},
+			"unknown: 0 of 0, 1 unnumbered"},
+		"a conflict of words, the larger one last": {
+			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00"), stop(1, "08:40:00", 10)), at("10:00:00", stop(1, "08:40:00", 12))},
+			"not-met: 10 of 12, 1 redelivered, 1 conflicts; 10-11 08:40:00-08:40:00"},
+		"a clock that was set back over the period's end": {
+			[]segment{at("10:00:00", start, reqs(0, 3, "09:01:00"), reqs(6, 9, "08:50:00"), stop(1, "09:10:00", 10))},
+			"unknown: 4 of 4, 2 possible; 4-5 09:01:03-08:50:00"},
 		"a clock that was set back": {
 			[]segment{at("10:00:00", start, reqs(0, 3, "08:01:00"), reqs(6, 9, "07:58:00"), reqs(12, 14, "08:10:00"), stop(1, "08:40:00", 15))},
 			"not-met: 7 of 9, 2 possible; 4-5 08:01:03-07:58:00; 10-11 07:58:03-08:10:00"},
@@ -438,13 +480,13 @@ func TestCompletenessOmitted(t *testing.T) {
 		}
 	}
 	b.records("08:20:00", even...)
-	b.records("08:30:00", append(odd, start, stop(1, "08:20:00", 40_020))...)
+	b.records("08:30:00", append(odd, start, stop(1, "08:20:00", 40_020), req(5, "08:10:00"), req(6, "08:10:01"))...)
 	if m, err := b.Log.manifest(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	} else if parsed, err := chain.PeekManifest(m.data); err != nil || parsed.SourcesOmitted == 0 {
 		t.Fatalf("the manifest lists its sources: %v", err)
 	}
-	want := "not-met: 40019 of 40020; 155-155 08:10:00-08:10:00"
+	want := "not-met: 40019 of 40020, 2 redelivered, 1 conflicts; 155-155 08:10:00-08:10:00"
 	if r := b.complete(nil); brief(r) != want {
 		t.Errorf("%s, want %s", brief(r), want)
 	}
@@ -528,6 +570,17 @@ func (b *builder) resign(k *chain.SigningKey) []byte {
 	return data
 }
 
+// TestCompletenessNow: whoever looks while the log still grows does not call silent who has just spoken.
+func TestCompletenessNow(t *testing.T) {
+	b := build(t, "audit.example.com/now")
+	b.records("08:40:00", append(reqs(0, 3, "08:10:00"), start, say(1, "heartbeat", "08:30:00", 4, ""))...)
+	for now, want := range map[string]string{"08:31:00": "met: 4 of 4; alive", "08:35:00": "not-met: 4 of 4; silent", "23:00:00": "not-met: 4 of 4; silent"} {
+		if r := b.complete(func(o *CompletenessOptions) { o.Now = on(now) }); brief(r) != want {
+			t.Errorf("at %s: %s, want %s", now, brief(r), want)
+		}
+	}
+}
+
 // TestCompletenessRotated: a log whose key was rotated is read with the keys of each place.
 func TestCompletenessRotated(t *testing.T) {
 	b := build(t, "audit.example.com/rotated")
@@ -566,6 +619,8 @@ func TestCompletenessReads(t *testing.T) {
 // TestCompletenessTexts: the report says what is known of gaps and sources.
 func TestCompletenessTexts(t *testing.T) {
 	b := build(t, "audit.example.com/texts")
+	b.records("08:59:59", quarantined)
+	b.records("09:00:00", quarantined)
 	b.records("10:00:00", slices.Concat([]line{start}, reqs(0, 3, "08:10:00"), []line{
 		{source: "gpu-1/a", number: 4, at: "08:20:00", bare: true},
 		say(3, "died", "08:30:00", 6, `,"recorded":5,"lost":1,"reported_by":"gpu-1/b"`),
@@ -584,6 +639,7 @@ func TestCompletenessTexts(t *testing.T) {
 	}
 	for _, want := range []string{
 		"sources without source events: 1;", "sources whose start is not in the log: 1", "in all their lives: 1", "records without a timestamp that can be read: 1;", "source events that are missing, at the most: 9;",
+		"could not be read as records: 1;",
 	} {
 		if !says(r.Notes, want) {
 			t.Errorf("%q is not among the notes %q", want, r.Notes)
