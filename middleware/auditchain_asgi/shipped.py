@@ -51,9 +51,10 @@ class Result(NamedTuple):
 
 
 def main() -> int:
+    what = (__doc__ or "").partition(": ")[2]
     parser = argparse.ArgumentParser(
         prog="python -m auditchain_asgi.shipped",
-        description=__doc__.split(":", 1)[1],
+        description=what[:1].upper() + what[1:],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Exit codes: 0 done; 1 files stay that are not known to have arrived; 2 it could not be told.",
     )

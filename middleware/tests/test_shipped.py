@@ -246,19 +246,16 @@ class RulesTest(Case):
         self.assertKept(path, "is it Fluent Bit's storage.path")
 
     def test_what_cannot_be_told(self) -> None:
-        self.read(self.file(1))
         for name, change in {
             "no database": lambda: setattr(self, "db", self.root / "gone.db"),
             "no tail database": lambda: self.connection.execute("DROP TABLE in_tail_files"),
             "another table": lambda: self.connection.execute("ALTER TABLE in_tail_files RENAME COLUMN offset TO place"),
             "another kind of place": lambda: self.connection.execute("UPDATE in_tail_files SET offset = 'end'"),
             "no number": lambda: self.connection.execute("UPDATE in_tail_files SET inode = NULL"),
-            "too many": lambda: self.enterContext(mock.patch.object(fluentbit, "MAX_ROWS", 0)),
             "no storage": lambda: shutil.rmtree(self.storage),
             "no directory": lambda: shutil.rmtree(self.dir),
         }.items():
             with self.subTest(name):
-                self.tearDown()
                 self.doCleanups()
                 self.setUp()
                 self.read(self.file(1))
@@ -266,6 +263,14 @@ class RulesTest(Case):
                 self.connection.commit()
                 with self.assertRaises((fluentbit.UnknownError, OSError)):
                     self.delete()
+
+    def test_limits(self) -> None:
+        path = self.file(1)
+        self.read(path)
+        self.chunk("tail.0/1-1.1.flb")
+        for limit in ("MAX_ROWS", "MAX_CHUNKS"):
+            with mock.patch.object(fluentbit, limit, 0), self.assertRaisesRegex(fluentbit.UnknownError, "has more than 0"):
+                self.delete()
 
     def test_the_command(self) -> None:
         def run(*more: str) -> tuple[int, str, str]:
