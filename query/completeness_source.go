@@ -348,10 +348,12 @@ func split(run chain.Range, last *word) iter.Seq2[chain.Range, bool] {
 				return
 			}
 		}
-		if *last.served <= run.Last {
-			if first := max(next, *last.served); first <= run.Last && !emit(chain.Range{First: first, Last: run.Last}, true) {
-				return
-			}
+		behind := *last.served
+		if n := len(last.open); n >= maxOpen { // there may be more than it names
+			behind = min(behind, plus(last.open[n-1], 1))
+		}
+		if first := max(next, behind); first <= run.Last && !emit(chain.Range{First: first, Last: run.Last}, true) {
+			return
 		}
 		if next <= run.Last {
 			yield(chain.Range{First: next, Last: run.Last}, false)

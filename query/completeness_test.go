@@ -171,6 +171,16 @@ func brief(r *Completeness) string {
 	return b.String()
 }
 
+// numbers is a JSON array of first to last.
+func numbers(first, last int) string {
+	var all []int
+	for n := first; n <= last; n++ {
+		all = append(all, n)
+	}
+	text, _ := json.Marshal(all)
+	return string(text)
+}
+
 // Most cases begin and end a source like this.
 var (
 	start = say(0, "start", "07:30:00", 0, `,"heartbeat_s":60`)
@@ -243,6 +253,9 @@ func TestCompleteness(t *testing.T) {
 		"a long request goes on": {
 			[]segment{at("08:56:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00"), say(1, "heartbeat", "08:55:30", 10, `,"open":[4]`))},
 			"met: 9 of 9, 1 open; alive"},
+		"more open ones than a word names": {
+			[]segment{at("08:56:00", start, reqs(0, 0, "08:10:00"), say(1, "heartbeat", "08:55:30", 1203, `,"open":`+numbers(2, 1001)))},
+			"not-met: 1 of 2, 1201 open; 1-1 08:10:00-08:55:30; alive"},
 		"one that was open when the source stopped": {
 			[]segment{at("08:56:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00"), say(1, "stop", "08:55:30", 10, `,"open":[4]`))},
 			"not-met: 9 of 10; 4-4 08:10:03-08:20:00"},
