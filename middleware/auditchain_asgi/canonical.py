@@ -12,7 +12,7 @@ _EXACT = 1 << 53  # integers up to here are doubles
 
 def parse(text: str) -> Any:
     """Reads I-JSON (RFC 7493). ValueError or RecursionError if it is none: what has no one meaning has no canonical form."""
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+    return _decoder.decode(text)
 
 
 def encode(value: Any) -> bytes:
@@ -31,6 +31,9 @@ def _unique(pairs: list) -> dict:
 
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is no number in JSON")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
 
 
 def _write(value: Any, put) -> None:

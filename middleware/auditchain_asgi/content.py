@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Dict, Iterator, List, Optional
 
 from . import canonical, sse
@@ -43,7 +44,7 @@ def of_output(body: Capture, stream: bool) -> Optional[bytes]:
         return None
     try:
         if stream:
-            choices = _Stream(map(canonical.parse, _json(bytes(body.head)))).choices()
+            choices = _Stream(map(json.loads, _json(bytes(body.head)))).choices()
         else:
             choices = _choices(canonical.parse(bytes(body.head).decode("utf-8")))
         if not choices:

@@ -29,21 +29,23 @@ class Finder:
         state.sweep(self._directory)
         for path in sorted(self._directory.glob("*" + state.SUFFIX)):
             try:
-                dead = state.State.take(path)
-            except (OSError, ValueError) as error:
+                self._look_at(path, write)
+            except Exception as error:  # whatever is the matter with a dead one, the living have to go on
                 if path not in self._complained:
                     self._complained.add(path)
-                    _log.error("auditchain: a dead process's state cannot be read: %s", error)
-                continue
-            if dead is None:
-                continue
-            try:
-                if not dead["stopped"]:
-                    _log.warning("auditchain: %s was killed with %d requests open", dead.source_id, len(dead.open_requests()))
-                    write(b"".join(self._say(dead)))
-                dead.remove()
-            finally:
-                dead.close()
+                    _log.error("auditchain: nothing can be said of the dead process of %s: %s", path, error)
+
+    def _look_at(self, path: pathlib.Path, write: Callable[[bytes], None]) -> None:
+        dead = state.State.take(path)
+        if dead is None:
+            return
+        try:
+            if not dead["stopped"]:
+                _log.warning("auditchain: %s was killed with %d requests open", dead.source_id, len(dead.open_requests()))
+                write(b"".join(self._say(dead)))
+            dead.remove()
+        finally:
+            dead.close()
 
     def _say(self, dead: state.State) -> List[bytes]:
         if not dead.finder:

@@ -70,6 +70,7 @@ class Exchange(Request):
         taken = source.begin(self.arrived_us, change, self.path.encode("utf-8", "replace"))
         if taken is None:
             return False
+        self.source_id = source.id
         self.seq, self.request_id = taken
         self._source, self._recorder = source, recorder
         if self.client_request_id is None:

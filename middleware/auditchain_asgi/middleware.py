@@ -16,6 +16,7 @@ from .model import Models
 from .record import Recorder
 from .source import Source
 from .version import VERSION
+from .weights import Weights
 
 App = Callable[[dict, Receive, Send], Awaitable[None]]
 
@@ -36,6 +37,7 @@ class AuditMiddleware:
         self._source: Optional[Source] = None
         self._recorder: Optional[Recorder] = None
         self._models: Optional[Models] = None
+        self._weights: Optional[Weights] = None
         self._models_pid = 0  # of the process in which they are computed
         self._starting = threading.Lock()
         self._start_logged = -_LOG_S
@@ -133,9 +135,12 @@ class AuditMiddleware:
             return self._source
 
     def _start(self, s: settings.Settings) -> None:
-        if self._models_pid != os.getpid():
-            self._models = Models(s.model, s.dir, self._models_changed)
         try:
+            os.makedirs(s.dir, 0o750, exist_ok=True)
+            if self._models_pid != os.getpid():
+                self._models = Models(s.model, s.dir, self._models_changed)
+                self._weights = Weights(s.dir, self._models, self._models_changed)
+                self._recorder = Recorder(s, self._digests, self._models, self._weights)
             source = Source(s.dir, s.file_size, s.queue_limit, s.heartbeat, self._describe, self._models.describe)
         except OSError as error:
             self._source = None
@@ -144,7 +149,6 @@ class AuditMiddleware:
                 self._start_logged = time.monotonic()
                 _log.critical("auditchain: %s", self._wrong)
             return
-        self._recorder = Recorder(s, self._digests, self._models, source.id)
         self._source = source
         if self._models_pid != os.getpid():
             self._models_pid = os.getpid()
@@ -162,8 +166,7 @@ class AuditMiddleware:
         """What is served has changed. Adapters that were loaded are summed up by the models' own thread."""
         if path in endpoints.UPDATE_WEIGHTS:
             if exchange.http_status is None or not 400 <= exchange.http_status < 500:  # a failure may have changed a part
-                self._models.invalidate()
-                self._models_changed()
+                self._weights.updated()
             return
         if exchange.http_status is None or not 200 <= exchange.http_status < 300:
             return

@@ -10,6 +10,7 @@ from .capture import Capture
 from .digests import Digests
 from .model import Models
 from .settings import Settings
+from .weights import Weights
 
 _LINE_MAX = 15 * 1000**2  # Fluent Bit's tail, as it is to be configured, reads lines up to 16M
 
@@ -18,6 +19,7 @@ class Request:
     """What is known of a request. Times are of time.perf_counter."""
 
     __slots__ = (
+        "source_id",
         "seq",
         "request_id",
         "client_request_id",
@@ -38,6 +40,7 @@ class Request:
         "error",
     )
 
+    source_id: str
     seq: int
     request_id: str
     client_request_id: Optional[str]
@@ -59,13 +62,13 @@ class Request:
 
 
 class Recorder:
-    """Writes records. It has no state but the settings and the models."""
+    """Writes records. It has no state but what is served."""
 
-    def __init__(self, settings: Settings, digests: Digests, models: Models, source_id: str) -> None:
+    def __init__(self, settings: Settings, digests: Digests, models: Models, weights: Weights) -> None:
         self._settings = settings
         self._digests = digests
         self._models = models
-        self._source_id = source_id
+        self._weights = weights
 
     def line(self, request: Request) -> bytes:
         line = self._line(request, self._settings.payload_limit)
@@ -90,6 +93,7 @@ class Recorder:
             response = content.of_output(request.output, request.stream)
         record = self._known(request)
         record["model_id"] = model = writing.text(answered.model or asked.model or self._adapter(request, asked)) or settings.model_id
+        self._weights.look()
         record["model_checksum"] = self._models.checksum(model)
         if prompt is not None:
             record["input_hash"] = self._digests.of(prompt)
@@ -132,7 +136,7 @@ class Recorder:
             "output_tokens": None,
             "latency_ms": _milliseconds(request.ended - request.arrived),
             "status": self._status(request, False),
-            "source": writing.source(self._source_id, request.seq),
+            "source": writing.source(request.source_id, request.seq),
         }
 
     def _rest(self, request: Request) -> dict:

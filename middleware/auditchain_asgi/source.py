@@ -55,7 +55,6 @@ class Source:
         self._started = started
         self._models = models
 
-        os.makedirs(directory, 0o750, exist_ok=True)
         self._state = State.create(directory, name, self.id)
         self._files = lines.Files(directory, name, file_size, self._failed)
         self._finder = died.Finder(directory, self.id)

@@ -186,12 +186,12 @@ class Output(unittest.TestCase):
             b'{"output":[1]}',
             b'{"content":["x"]}',
             b'{"choices":[{"text":"\\udc00"}]}',
-            b'{"choices":[{"text":"a"}],"choices":[{"text":"b"}]}',
             b'{"error":{"message":"m"}}',
             b"\xff",
         ):
             self.assertIsNone(content.of_output(kept(body), False), body)
             self.assertIsNone(content.of_output(kept(b"data: " + body + b"\n\n"), True), body)
+        self.assertIsNone(content.of_output(kept(b'{"choices":[{"text":"a"}],"choices":[{"text":"b"}]}'), False))
         self.assertIsNone(content.of_output(kept(b'{"text":"Hello"}', head=10), False))
         self.assertIsNone(content.of_output(kept(b"data: {cut"), True))
 

@@ -330,6 +330,22 @@ class ModelChanges(Case):
             self.assertEqual([r["model_checksum"] for r in records(self.dir)][1], checksum, status)
             self.assertEqual(len(events(self.dir, "model_checksum")), 0 if checksum else 1)
 
+    def test_weights_of_siblings(self):
+        """One process hears of an update, and all of them answer with the new weights."""
+        wrapped, sibling = self.wrap(answering({})), self.wrap(answering({}))
+        asyncio.run(Request().through(sibling))
+        self.call(wrapped, "/update_weights")
+        asyncio.run(Request().through(sibling))
+        sibling._source.stop()
+        mine = [r for r in records(self.dir) if r["source"]["id"] == sibling._source.id]
+        self.assertEqual([r["model_checksum"] for r in mine], [CHECKSUM, None])
+        self.assertEqual(len(events(self.dir, "model_checksum")), 2)
+        # Who starts now has read the weights from the disk.
+        late = self.wrap(answering({}))
+        asyncio.run(Request().through(late))
+        late._source.stop()
+        self.assertEqual([r["model_checksum"] for r in records(self.dir) if r["source"]["id"] == late._source.id], [CHECKSUM])
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -412,13 +412,42 @@ class Killed(Case):
         self.assertEqual({p.name for p in self.dir.iterdir() if not p.name.endswith(".jsonl")}, {"a.state", "b.state", ".d.state.new"})
 
     def test_cannot_say(self):
-        """What could not be made durable leaves the state where it is."""
+        """What could not be made durable leaves the state where it is, for the next heartbeat."""
         child, dead = self.child()
         child.kill()
         child.wait()
+        path = self.dir / (dead.split("/")[1] + ".state")
+        real, refuse, refused = os.fsync, [], []
+
+        def fsync(fd):
+            if refuse and not refused and b"died" in os.pread(fd_of_lines(), 1 << 20, 0):
+                refused.append(path.exists())
+                raise OSError(errno.EIO, "refused")
+            real(fd)
+
+        def fd_of_lines():
+            return os.open(sorted(p for p in self.dir.glob("*.jsonl") if dead.split("/")[1] not in p.name)[0], os.O_RDONLY)
+
+        with mock.patch("auditchain_asgi.lines.os.fsync", fsync), mock.patch.object(source_module, "_BACKOFF_S", (0.005, 0.02)):
+            refuse.append(True)
+            self.source(heartbeat=0.05)
+            until(lambda: not path.exists())
+        self.assertEqual(refused, [True])
+        said = [json.dumps(e) for e in events(self.dir, "died")]
+        self.assertEqual((len(said), len(set(said))), (2, 1))
+
+    def test_odd_lines_of_the_dead(self):
+        """They keep nobody from writing."""
+        child, dead = self.child()
+        child.kill()
+        child.wait()
+        with open(self.dir / f"{dead.split('/')[1]}-000001.jsonl", "ab") as file:
+            file.write(b"{" + writing.source_mark(dead) + b"null}}\n")
         source = self.source(heartbeat=0.05)
-        until(lambda: events(self.dir, "died"))
+        until(lambda: len(events(self.dir, "heartbeat")) > 2)
+        serve(source, 1)
         source.stop()
+        self.assertEqual(len(events(self.dir, "stop")), 1)
 
 
 class Forked(Case):
