@@ -26,14 +26,20 @@ func TestEndToEnd(t *testing.T) {
 	if os.Getenv("AUDITCHAIN_LONG") == "1" {
 		rounds, undisturbed = 20, 10_000
 	}
-	p := newPipeline(t, Options{Workers: 4}, "AUDITCHAIN_HEARTBEAT=1s")
+	p := newPipeline(t, Options{Workers: 4}, "AUDITCHAIN_HEARTBEAT=1s", "AUDITCHAIN_FILE_SIZE=50K")
+	tidied := p.tidy(t)
 	url := func() string { return p.URL }
 	tally := &tally{}
 
 	if !t.Run("undisturbed", func(t *testing.T) {
+		first := newCrowd(t, "first", url) // without a request there is no counter
+		first.await(t, 100)
+		tally.add(first.quiet())
+		began, before := time.Now(), p.counters(t)
 		c := newCrowd(t, "undisturbed", url)
 		c.await(t, undisturbed)
 		calls := c.quiet()
+		ended, after := time.Now(), p.counters(t)
 		for _, a := range calls {
 			if a.Err != nil {
 				t.Errorf("a call failed: %v", a.Err)
@@ -46,6 +52,7 @@ func TestEndToEnd(t *testing.T) {
 		if p99 > maxAge {
 			t.Errorf("the 99th percentile of the ages is %s", p99)
 		}
+		p.counted(t, began, ended, before, after)
 	}) {
 		return
 	}
@@ -115,6 +122,7 @@ func TestEndToEnd(t *testing.T) {
 
 	p.stop(t)
 	p.settle(t, tally)
+	deleted := tidied()
 	p.node.stop(t)
 	p.aggregator.stop(t)
 	written := p.written(t)
@@ -131,6 +139,9 @@ func TestEndToEnd(t *testing.T) {
 	p.verify(t)
 	p.complete(t, tally, all)
 	t.Log(tally.text(all))
+	if t.Logf("%d files of records were deleted meanwhile", deleted); deleted == 0 {
+		t.Error("no file of records was deleted")
+	}
 }
 
 // tally is what the clients got, by the hash of what they sent.
@@ -164,15 +175,6 @@ func (p *pipeline) settle(t *testing.T, y *tally) *arrived {
 		return missing(y, written, all)
 	})
 	return all
-}
-
-func (p *pipeline) written(t *testing.T) *Records {
-	t.Helper()
-	written, err := ReadRecords(p.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return written
 }
 
 // missing says what is not in the log: of the lines that the middleware wrote, of the numbers of the sources, and of what
@@ -321,6 +323,37 @@ func (p *pipeline) complete(t *testing.T, y *tally, all *arrived) {
 		t.Errorf("completeness is %s: %d served, %d present, %d missing, %d possible, %d open, %v; the log has %d requests",
 			c.Verdict, c.Served, c.Present, c.Missing, c.Possible, c.Open, c.Reasons, len(requests))
 	}
+}
+
+func (p *pipeline) counters(t *testing.T) *query.Counters {
+	t.Helper()
+	c, err := query.ReadCounters(p.metrics(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// counted: what the server counted itself goes together with the log.
+func (p *pipeline) counted(t *testing.T, began, ended time.Time, before, after *query.Counters) {
+	t.Helper()
+	check := &query.CounterCheck{Before: before, After: after, Endpoints: query.DefaultEndpoints}
+	eventually(t, "the log and the server's counters agree", func() error {
+		time.Sleep(10 * pollInterval)
+		c, err := p.log.Completeness(t.Context(), query.CompletenessOptions{From: began, To: ended, Now: time.Now(), Min: query.All, Counters: check})
+		if err != nil {
+			return err
+		}
+		if c.Verdict != query.VerdictMet || c.Counters.Problem != "" || len(c.Counters.Handlers) != 3 {
+			return fmt.Errorf("%s, %v, %+v", c.Verdict, c.Reasons, c.Counters)
+		}
+		for _, h := range c.Counters.Handlers {
+			if h.Verdict != "equal" || h.Served != h.Records {
+				return fmt.Errorf("%+v", h)
+			}
+		}
+		return nil
+	})
 }
 
 // text is the tally for people.

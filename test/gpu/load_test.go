@@ -154,18 +154,24 @@ var requestsTotal = regexp.MustCompile(`^http_requests_total\{handler="/v1/.*\} 
 // counted is how many requests below /v1 the server has counted itself.
 func (s *Stub) counted(t *testing.T) int {
 	t.Helper()
-	client := NewClient(s.URL, 1)
-	defer client.Close()
-	e := client.Do(t.Context(), Call{Method: "GET", Path: "/metrics"}, nil)
-	if e.Err != nil {
-		t.Fatal(e.Err)
-	}
 	total := 0
-	for line := range strings.Lines(string(e.Body)) {
+	for line := range strings.Lines(string(s.metrics(t))) {
 		if found := requestsTotal.FindStringSubmatch(line); found != nil {
 			n, _ := strconv.Atoi(found[1])
 			total += n
 		}
 	}
 	return total
+}
+
+// metrics is what the server itself counts, in Prometheus's format.
+func (s *Stub) metrics(t *testing.T) []byte {
+	t.Helper()
+	client := NewClient(s.URL, 1)
+	defer client.Close()
+	e := client.Do(t.Context(), Call{Method: "GET", Path: "/metrics"}, nil)
+	if e.Err != nil {
+		t.Fatal(e.Err)
+	}
+	return e.Body
 }

@@ -3,11 +3,15 @@ package gpu
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,7 +35,12 @@ type pipeline struct {
 	aggregator *fluentBit
 	store      *servers.Server
 	storeDir   string // of the chain's journals
+	nodeDir    string // of what the node's Fluent Bit keeps
 	log        query.Log
+
+	mu    sync.Mutex
+	lines Records // that the middleware has written, as far as they were seen before they were deleted
+	seen  map[Source]bool
 }
 
 // fluentBit is one of the two, that comes back with the same configuration.
@@ -122,7 +131,7 @@ func newPipeline(t *testing.T, o Options, env ...string) *pipeline {
 		t.Skip(err)
 	}
 	plugin := host.Plugin(t)
-	p := &pipeline{store: servers.Versitygw(t)}
+	p := &pipeline{store: servers.Versitygw(t), seen: make(map[Source]bool)}
 	p.store.MakeLockedBucket(t, bucketName)
 
 	aggregator, node := t.TempDir(), t.TempDir()
@@ -172,6 +181,7 @@ func newPipeline(t *testing.T, o Options, env ...string) *pipeline {
 	p.log = query.Log{Bucket: bucket, Layout: chain.Layout{Chain: chainName}, Key: key.Public()}
 
 	port := freePort(t)
+	p.nodeDir = filepath.Join(node, "var", "gpu")
 	p.storeDir = filepath.Join(aggregator, "var", "chains", strings.ReplaceAll(chainName, "/", "~"))
 	p.aggregator = newFluentBit(t, "aggregator", aggregator, plugin, map[string]int{forwardPort: port, aggregatorHTTPPort: freePort(t)},
 		"AUDITCHAIN_CHAIN="+chainName, "AUDITCHAIN_BUCKET="+bucketName, "AUDITCHAIN_RETENTION=1d",
@@ -181,6 +191,64 @@ func newPipeline(t *testing.T, o Options, env ...string) *pipeline {
 	p.node = newFluentBit(t, "gpu-node", node, plugin, map[string]int{forwardPort: port, nodeHTTPPort: freePort(t)},
 		"AUDITCHAIN_AGGREGATOR=localhost", "AUDITCHAIN_DIR="+p.dir)
 	return p
+}
+
+// written returns what the middleware has written so far.
+func (p *pipeline) written(t *testing.T) *Records {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, err := ReadRecords(p.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range now.Requests {
+		if !p.seen[r.Source] {
+			p.seen[r.Source] = true
+			p.lines.Requests = append(p.lines.Requests, r)
+		}
+	}
+	for _, e := range now.Events {
+		if !p.seen[e.Source] {
+			p.seen[e.Source] = true
+			p.lines.Events = append(p.lines.Events, e)
+		}
+	}
+	return &Records{Requests: slices.Clone(p.lines.Requests), Events: slices.Clone(p.lines.Events)}
+}
+
+// tidy deletes files whose records have arrived, as the timer that we ship does, but all the time, and at once. What it returns
+// ends that, and says how many files it has deleted.
+func (p *pipeline) tidy(t *testing.T) func() int {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	deleted := 0
+	group.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			p.written(t) // before it is gone
+			cmd := exec.Command(Python(), "-m", "auditchain_asgi.shipped", "--dir", p.dir,
+				"--db", filepath.Join(p.nodeDir, "tail.db"), "--storage", filepath.Join(p.nodeDir, "buffer"), "--older-than", "0s", "--wait", "2s")
+			cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(servers.Root(), "middleware"), "PYTHONDONTWRITEBYTECODE=1")
+			out, err := cmd.Output()
+			deleted += strings.Count(string(out), "deleted ")
+			// 1: not all could be deleted, while Fluent Bit is away or behind.
+			if exit := new(exec.ExitError); err != nil && !(errors.As(err, &exit) && exit.ExitCode() == 1) {
+				t.Errorf("deleting what has arrived: %v\n%s", err, exit.Stderr)
+				return
+			}
+		}
+	})
+	end := func() int { cancel(); group.Wait(); return deleted }
+	t.Cleanup(func() { end() })
+	return end
 }
 
 // arrival is a record in the log, or on its way into it.

@@ -176,6 +176,9 @@ func ReadRecords(dir string) (*Records, error) {
 			return err
 		}
 		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // deleted meanwhile, since all of it has arrived
+		}
 		if err != nil {
 			return err
 		}
