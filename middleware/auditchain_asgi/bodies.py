@@ -32,6 +32,9 @@ class Answered(NamedTuple):
     failed: bool  # an error was sent inside a stream
 
 
+_NOTHING = Answered(None, None, None, None, None, False)
+
+
 def asked(body: Capture, content_type: str) -> Asked:
     separator = multipart.boundary(content_type)
     if separator is not None:
@@ -124,7 +127,7 @@ def _first(body: Capture) -> Answered:
         said = _of(members)
         if said.model or said.id:
             return said
-    return Answered(None, None, None, None, None, False)
+    return _NOTHING
 
 
 def _last(body: Capture) -> Tuple[Answered, Optional[str]]:
@@ -134,24 +137,16 @@ def _last(body: Capture) -> Tuple[Answered, Optional[str]]:
     if body.size > len(end) and not end.lstrip().startswith(b"data:"):
         # The first one may have lost its beginning, and with it the line's name.
         events.insert(0, end.split(b"\n", 1)[0].strip())
+    told = [data for data in events if b'"usage"' in data or b'"error"' in data or b'"meta_info"' in data]
     usage: Optional[Answered] = None
     failure: Optional[str] = None
-    read = 0
-    for place, data in enumerate(reversed(events)):
-        if b'"usage"' not in data and b'"error"' not in data and b'"meta_info"' not in data:
-            continue
-        read += 1
-        if read > _EVENTS:
-            break
-        members = sse.members(data) or _cut_event(data)
-        said = _of(members)
-        if said.failed and place < _EVENTS:
-            failure = failure or said.error or "error"
+    for data in reversed(told[-_EVENTS:]):
+        said = _of(sse.members(data) or _cut_event(data))
+        if said.failed and failure is None:
+            failure = said.error or "error"
         if usage is None and (said.input_tokens is not None or said.output_tokens is not None):
             usage = said
-        if usage is not None and place >= _EVENTS:
-            break
-    return usage or Answered(None, None, None, None, None, False), failure
+    return usage or _NOTHING, failure
 
 
 def _cut_event(data: bytes) -> dict:

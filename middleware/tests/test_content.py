@@ -166,6 +166,8 @@ class Output(unittest.TestCase):
             capture = kept(stream[:at])
             capture.add(stream[at:])
             self.assertEqual(content.of_output(capture, True), "Héllo".encode())
+        for end in (b"\r\n", b"\r"):
+            self.assertEqual(content.of_output(kept(stream.replace(b"\n", end)), True), "Héllo".encode())
 
     def test_transcription(self):
         self.assertEqual(content.of_output(kept(b'{"text":"Hello","usage":{}}'), False), b"Hello")

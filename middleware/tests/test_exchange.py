@@ -338,6 +338,27 @@ class Status(Case):
         found = self.outcome(app, Request(ASK, gone_after=2))
         self.assertEqual(found["status"], "200")
 
+    def test_last_part_on_its_way(self):
+        """What comes while the server takes the last part is not before it."""
+        for error in (None, asyncio.CancelledError()):
+            self.dir = self.directory()
+            request, from_app = Request(ASK, gone_after=0), []
+
+            async def app(scope, receive, send):
+                from_app.append(receive)
+                await answering(ANSWER)(scope, receive, send)
+
+            async def sending(message):
+                if message["type"] == "http.response.body":
+                    self.assertEqual((await from_app[0]())["type"], "http.disconnect")
+                    if error is not None:
+                        raise error
+
+            request.send = sending
+            found = self.outcome(app, request, raises=error)
+            self.assertEqual(found["status"], "200")
+            self.assertNotIn("error", found)
+
     def test_timeout(self):
         """A deadline changes what a record says, never a request."""
 
