@@ -18,8 +18,10 @@ _log = logging.getLogger("auditchain")
 class Finder:
     """Looks for dead processes' state files in a directory."""
 
-    def __init__(self, directory: pathlib.Path, source_id: str) -> None:
+    def __init__(self, directory: pathlib.Path, name: str, source_id: str) -> None:
+        """name is that of our own state file, which is never looked at: over NFS that would give up its lock."""
         self._directory = directory
+        self._own = directory / (name + state.SUFFIX)
         self._source_id = source_id
         self._complained: Set[pathlib.Path] = set()
 
@@ -28,6 +30,8 @@ class Finder:
         state file goes. A crash in between leaves it, and the next that comes by writes the same bytes again."""
         state.sweep(self._directory)
         for path in sorted(self._directory.glob("*" + state.SUFFIX)):
+            if path == self._own:
+                continue
             try:
                 self._look_at(path, write)
             except Exception as error:  # whatever is the matter with a dead one, the living have to go on

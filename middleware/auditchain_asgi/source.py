@@ -29,8 +29,8 @@ _HOST_MAX = 200  # so that a source id has at most 256 bytes, its events' includ
 _log = logging.getLogger("auditchain")
 
 
-class _GaveUp(Exception):
-    """The process ends and the disk does not take the rest."""
+class _GaveUp(BaseException):
+    """The process ends and the disk does not take the rest. Not an Exception, for those are taken for defects."""
 
 
 class Source:
@@ -57,7 +57,7 @@ class Source:
 
         self._state = State.create(directory, name, self.id)
         self._files = lines.Files(directory, name, file_size, self._failed)
-        self._finder = died.Finder(directory, self.id)
+        self._finder = died.Finder(directory, name, self.id)
 
         # Guarded by the lock, on which the thread waits.
         self._lock = threading.Condition(threading.Lock())
