@@ -156,10 +156,22 @@ func TestNotRecorded(t *testing.T) {
 	checkRecord(t, lastOf(t, r, 0), &e, want{in: promptTokens, out: 8})
 }
 
-// An exception of the application is a 500 that the server makes outside of the middleware, or a torn stream.
-func TestExceptions(t *testing.T) {
+// inEachLoop runs a test in both event loops, which differ in when they tell that a client is gone.
+func inEachLoop(t *testing.T, test func(t *testing.T, loop string)) {
 	t.Parallel()
-	r := newRig(t, Options{})
+	for _, loop := range []string{"uvloop", "asyncio"} {
+		t.Run(loop, func(t *testing.T) {
+			t.Parallel()
+			test(t, loop)
+		})
+	}
+}
+
+// An exception of the application is a 500 that the server makes outside of the middleware, or a torn stream.
+func TestExceptions(t *testing.T) { inEachLoop(t, testExceptions) }
+
+func testExceptions(t *testing.T, loop string) {
+	r := newRig(t, Options{Loop: loop})
 	do := func(call Call) Exchange {
 		client := NewClient(r.URL, 1) // the server closes the connection
 		defer client.Close()
@@ -218,9 +230,10 @@ func checkRefusedUnread(t *testing.T, r *Record, e *Exchange, w want) {
 }
 
 // A client that goes before the answer, or in the middle of it.
-func TestAborts(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, Options{})
+func TestAborts(t *testing.T) { inEachLoop(t, testAborts) }
+
+func testAborts(t *testing.T, loop string) {
+	r := newRig(t, Options{Loop: loop})
 	client := NewClient(r.URL, 1)
 	defer client.Close()
 
@@ -290,4 +303,55 @@ func TestTimeout(t *testing.T) {
 	checkRecord(t, lastOf(t, r, 0), &e, want{status: "timeout", in: promptTokens, out: 8, err: "?"})
 	e = client.Do(t.Context(), NewCall(chatPath, chatBody(nil)), nil)
 	checkRecord(t, lastOf(t, r, 1), &e, want{in: promptTokens, out: 8})
+}
+
+// A server that is asked to end answers what it has begun, and its last word comes after the last record.
+func TestStopUnderLoad(t *testing.T) {
+	t.Parallel()
+	const workers, clients = 2, 40
+	r := newRig(t, Options{Workers: workers})
+	client := NewClient(r.URL, clients)
+	defer client.Close()
+	answers := make(chan Exchange, clients)
+	begun := make(chan struct{}, clients)
+	for n := range clients {
+		go func() {
+			call := NewCall(chatPath, chatBody(streamed(map[string]any{"user": fmt.Sprint(n), "max_tokens": 20, "stub": map[string]any{"pace": 0.05}})))
+			said := false
+			answers <- client.Do(t.Context(), call, func([]byte) {
+				if !said {
+					said = true
+					begun <- struct{}{}
+				}
+			})
+		}()
+	}
+	for range clients {
+		<-begun
+	}
+	r.stop(t)
+	for range clients {
+		if e := <-answers; e.Err != nil || e.Status != 200 {
+			t.Errorf("status %d, %v", e.Status, e.Err)
+		}
+	}
+	all := r.records(t, clients)
+	if _, err := all.Sources(); err != nil {
+		t.Error(err)
+	}
+	for i := range all.Requests {
+		if all.Requests[i].Status != "200" {
+			t.Errorf("status is %s", all.Requests[i].Status)
+		}
+	}
+	served := 0
+	for _, e := range all.events("stop") {
+		served += int(e.Served)
+		if e.Recorded != e.Served || len(e.Open) > 0 {
+			t.Errorf("stop: %+v", e)
+		}
+	}
+	if n := len(all.events("stop")); n != workers || served != clients {
+		t.Errorf("%d processes stopped after %d requests", n, served)
+	}
 }
