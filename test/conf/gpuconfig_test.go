@@ -45,7 +45,7 @@ func TestGPUPromises(t *testing.T) {
 				}},
 				{"output", s.config.output(t), properties{
 					"name": "forward", "require_ack_response": "on", "retry_limit": "no_limits", "storage.total_limit_size": "",
-					"tls": "on", "tls.verify": "on", "tls.verify_hostname": "on", "net.io_timeout": "30s",
+					"tls": "on", "tls.verify": "on", "tls.verify_hostname": "on", "net.io_timeout": "60s", "compress": "gzip",
 				}},
 				{"parser", s.config.Parsers[0], properties{"format": "json", "time_key": "timestamp", "time_keep": "on"}},
 			} {

@@ -4,14 +4,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/auditchain/auditchain/chain"
 	"github.com/auditchain/auditchain/query"
 	"github.com/auditchain/auditchain/storage"
-	"github.com/auditchain/auditchain/test/fluentbit"
 	"github.com/auditchain/auditchain/test/host"
 	"github.com/auditchain/auditchain/test/servers"
 )
@@ -46,24 +44,13 @@ func lockedBucket(t *testing.T) storage.Config {
 
 func testMutualTLS(t *testing.T, s shipped, bucket storage.Config) {
 	const records = 200
-	const name = "audit.example.com/test"
 	dir := t.TempDir()
-	ca := makeCA(t, filepath.Join(dir, "etc", "tls"))
-	issue(t, ca, filepath.Join(dir, "etc", "tls", "tls"), "localhost")
+	ca := makeCA(t, filepath.Join(dir, "tls"))
+	issue(t, ca, filepath.Join(dir, "tls", "tls"), "localhost")
 	issue(t, ca, filepath.Join(dir, "gpu"), "gpu-01.example.com")
 	issue(t, makeCA(t, filepath.Join(dir, "elsewhere")), filepath.Join(dir, "stranger"), "gpu-01.example.com")
-	key := makeKey(t, filepath.Join(dir, "etc", "keys", "auditchain.pem"))
-
-	port, httpPort := freePort(t), freePort(t)
-	ports := strings.NewReplacer("24224", port, "2020", httpPort, "0.0.0.0", "127.0.0.1")
-	write(t, filepath.Join(dir, "etc", "plugins.conf"), fluentbit.Relocate(read(t, "conf/aggregator/plugins.conf"), dir, host.Plugin(t)))
-	file := write(t, filepath.Join(dir, "etc", "fluent-bit"+s.suffix), fluentbit.Relocate(ports.Replace(s.text), dir, host.Plugin(t)))
-	aggregator := start(t, "aggregator", []string{
-		"AUDITCHAIN_CHAIN=" + name, "AUDITCHAIN_BUCKET=" + bucket.Bucket, "AUDITCHAIN_RETENTION=1d",
-		"AUDITCHAIN_ENDPOINT=" + bucket.Endpoint, "AUDITCHAIN_REGION=" + bucket.Region,
-		"AWS_ACCESS_KEY_ID=" + bucket.AccessKey, "AWS_SECRET_ACCESS_KEY=" + bucket.SecretKey,
-	}, "-c", file)
-	waitFor(t, "the aggregator is healthy", func() bool { return get(httpPort, "/api/v2/health") != "" })
+	aggregator := newAggregator(t, s, filepath.Join(dir, "tls"), bucket)
+	aggregator.start(t)
 	if !aggregator.said("sync=full, checksum=off") {
 		t.Error("the service section does not take effect")
 	}
@@ -71,7 +58,7 @@ func testMutualTLS(t *testing.T, s shipped, bucket storage.Config) {
 	send := func(sender string, properties ...string) *process {
 		args := []string{"-f", "0.5", "-i", "dummy", "-t", sender, "-p", "rate=100", "-p", "samples=" + strconv.Itoa(records),
 			"-o", "forward", "-m", "*", "-p", "retry_limit=no_limits", "-p", "require_ack_response=on"}
-		for _, p := range append([]string{"host=localhost", "port=" + port}, properties...) {
+		for _, p := range append([]string{"host=localhost", "port=" + aggregator.port}, properties...) {
 			args = append(args, "-p", p)
 		}
 		return start(t, sender, nil, args...)
@@ -85,7 +72,7 @@ func testMutualTLS(t *testing.T, s shipped, bucket storage.Config) {
 	for _, p := range refused {
 		waitFor(t, filepath.Base(p.path)+": a failed delivery", func() bool { return p.said("failed to flush chunk") })
 	}
-	if n := metric(httpPort, "fluentbit_input_records_total", "gpu"); n > 0 {
+	if n := metric(aggregator.httpPort, "fluentbit_input_records_total", "gpu"); n > 0 {
 		t.Errorf("%d records, before anybody with a certificate came", n)
 	}
 	for _, p := range refused {
@@ -93,22 +80,17 @@ func testMutualTLS(t *testing.T, s shipped, bucket storage.Config) {
 	}
 	gpu := send("gpu", append(certificate(filepath.Join(dir, "gpu")), server...)...)
 	waitFor(t, "all records are acknowledged", func() bool {
-		return metric(httpPort, "fluentbit_output_proc_records_total", "audit") >= records
+		return metric(aggregator.httpPort, "fluentbit_output_proc_records_total", "audit") >= records
 	})
 	gpu.stop(t)
 	aggregator.stop(t)
-	verify(t, bucket, name, key, records)
+	aggregator.verify(t, records)
 }
 
-// verify checks that the log is intact and has so many records.
-func verify(t *testing.T, cfg storage.Config, name string, key chain.PublicKey, records uint64) {
+// verify checks that the log is intact and has so many records. The aggregator must have ended.
+func (a *aggregator) verify(t *testing.T, records uint64) {
 	t.Helper()
-	bucket, err := storage.Open(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := query.Log{Bucket: bucket, Layout: chain.Layout{Chain: name}, Key: key}
-	report, err := log.Verify(t.Context(), query.VerifyOptions{Now: time.Now()})
+	report, err := a.log(t).Verify(t.Context(), query.VerifyOptions{Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
