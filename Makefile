@@ -49,7 +49,7 @@ test: build tools
 
 # More of the same: faults at random instants, system calls that fail, 200 rounds of kills, every fuzz target. An hour and more.
 test-long: test
-	AUDITCHAIN_LONG=1 go test -timeout 40m ./ingest ./test/e2e ./test/browser
+	AUDITCHAIN_LONG=1 go test -timeout 40m ./ingest ./test/e2e ./test/browser ./test/gpu
 	go test -timeout 60m ./test/kill -rounds 200
 	$(MAKE) fuzz
 
@@ -62,7 +62,7 @@ fuzz:
 	  done; \
 	done
 
-# Ratios against peers, each pair in one run; takes about 10 minutes.
+# Ratios against peers, each pair in one run; takes about 15 minutes.
 bench: build build/tools/minio
 	go test -run '^$$' -bench 'FlushPath' -benchtime 2s ./ingest
 	go test -run '^$$' -bench 'GroupCommit' -benchtime 1000x ./ingest
@@ -70,6 +70,7 @@ bench: build build/tools/minio
 	cd test/bench/record-peers && go test -run '^$$' -bench . -benchtime 1s
 	go test -run '^$$' -bench 'Evidence|Prove' -benchtime 30x ./query
 	go run ./test/bench/verify
+	go run ./test/bench/middleware
 	go run ./test/bench/process
 
 # The plugin at a steady rate, for SOAK, while the S3 server goes and comes: at the end it holds no more than at the beginning,
