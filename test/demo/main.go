@@ -62,7 +62,7 @@ func run(ctx context.Context) (err error) {
 	defer d.server.Kill()
 	say("versitygw listens on %s", d.server.Endpoint)
 
-	for _, step := range []func() error{d.setUp, d.send, d.look, d.verify, d.evidence, d.attack} {
+	for _, step := range []func() error{d.setUp, d.send, d.look, d.verify, d.complete, d.evidence, d.attack} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -86,27 +86,38 @@ func (d *demo) setUp() error {
 // send has some thousand records pass through Fluent Bit, or through the plugin host where there is no Fluent Bit.
 func (d *demo) send() error {
 	title("%d inference records", forwarded+tailed)
-	gpu1 := recordtest.New(recordtest.Config{Seed: 1, Start: time.Now().UTC(), SourceID: "gpu-1/5f0c", Text: 400})
-	gpu2 := recordtest.New(recordtest.Config{Seed: 2, Start: time.Now().UTC(), SourceID: "gpu-2/77aa", Text: 400, Incomplete: 100})
+	start := time.Now().UTC().Add(-time.Minute)
+	gpu1 := recordtest.New(recordtest.Config{Seed: 1, Start: start, SourceID: "gpu-1/5f0c", Text: 400})
+	gpu2 := recordtest.New(recordtest.Config{Seed: 2, Start: start, SourceID: "gpu-2/77aa", Text: 400, Incomplete: 100})
+	events := []event{
+		{start, "gpu-1/5f0c", 0, "start", 0},
+		{start, "gpu-2/77aa", 0, "start", 0},
+		{start.Add(30 * time.Second), "gpu-1/5f0c", 1, "stop", forwarded + lost},
+		{start.Add(30 * time.Second), "gpu-2/77aa", 1, "stop", tailed},
+	}
 	var chunks []fluentbit.Chunk
 	for i := range forwarded / 500 {
-		var events []byte
+		if i == 4 {
+			for range lost {
+				gpu1.Next()
+			}
+		}
+		var data []byte
 		for j := range 500 {
 			r := gpu1.Next()
 			if i == 2 && j == 123 {
 				d.wanted = r.RequestID
 			}
-			events = r.AppendEvent(events)
+			data = r.AppendEvent(data)
 		}
-		chunks = append(chunks, fluentbit.Chunk{Tag: "vllm.gpu-1", Events: events, Count: 500, Packed: true, ID: fmt.Sprint("chunk-", i)})
+		chunks = append(chunks, fluentbit.Chunk{Tag: "vllm.gpu-1", Events: data, Count: 500, Packed: true, ID: fmt.Sprint("chunk-", i)})
 	}
-	lines := gpu2.Lines(tailed)
 	if _, err := fluentbit.Find(); err != nil {
 		say("(%v)", err)
 		say("The plugin host, a small C program that calls the plugin as Fluent Bit does, stands in for it.")
-		return d.sendByHost(chunks, gpu2.Chunk(tailed))
+		return d.sendByHost(chunks, append(gpu2.Chunk(tailed), chunk(events)...))
 	}
-	return d.sendByFluentBit(chunks, lines)
+	return d.sendByFluentBit(chunks, append(gpu2.Lines(tailed), lines(events)...), tailed+len(events))
 }
 
 // output is the plugin's section.

@@ -14,8 +14,8 @@ import (
 	"github.com/auditchain/auditchain/test/servers"
 )
 
-// sendByFluentBit sends chunks to Fluent Bit's forward input and appends lines to a file that it tails.
-func (d *demo) sendByFluentBit(chunks []fluentbit.Chunk, lines []byte) error {
+// sendByFluentBit sends chunks to Fluent Bit's forward input and appends count lines to a file that it tails.
+func (d *demo) sendByFluentBit(chunks []fluentbit.Chunk, lines []byte, count int) error {
 	http, err := servers.FreePort()
 	if err != nil {
 		return err
@@ -72,8 +72,8 @@ func (d *demo) sendByFluentBit(chunks []fluentbit.Chunk, lines []byte) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	say("%d records appended to the file", tailed)
-	metrics, err := waitForRecords(ctx, process, forwarded+tailed)
+	say("%d records appended to the file, and what the two GPU servers say of how many they served", tailed)
+	metrics, err := waitForRecords(ctx, process, float64(forwarded+count))
 	if err != nil {
 		return err
 	}
