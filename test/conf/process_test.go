@@ -43,8 +43,7 @@ func start(t *testing.T, name string, env []string, args ...string) *process {
 	}
 	go func() { p.cmd.Wait(); close(p.exited) }()
 	t.Cleanup(func() {
-		p.cmd.Process.Kill()
-		<-p.exited
+		p.kill()
 		if t.Failed() {
 			t.Logf("the log of %s:\n%s", name, p.log())
 		}
@@ -64,6 +63,12 @@ func (p *process) stop(t *testing.T) {
 	case <-time.After(patience):
 		t.Errorf("%s does not end", p.path)
 	}
+}
+
+// kill ends it at once, as a crash does.
+func (p *process) kill() {
+	p.cmd.Process.Kill()
+	<-p.exited
 }
 
 func (p *process) log() string {
