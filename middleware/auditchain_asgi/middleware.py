@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
 import time
 from typing import Awaitable, Callable, Optional
 
@@ -14,7 +13,7 @@ from .digests import Digests
 from .exchange import HEAD, Exchange, Message, Receive, Send
 from .model import Models
 from .record import Recorder
-from .source import Source
+from .source import Source, starting
 from .version import VERSION
 from .weights import Weights
 
@@ -39,7 +38,6 @@ class AuditMiddleware:
         self._models: Optional[Models] = None
         self._weights: Optional[Weights] = None
         self._models_pid = 0  # of the process in which they are computed
-        self._starting = threading.Lock()
         self._start_logged = -_LOG_S
         self._wrong: Optional[str] = None  # why there is no source
         self._settings: Optional[settings.Settings] = None
@@ -129,7 +127,7 @@ class AuditMiddleware:
             return source
         if self._settings is None:
             return None
-        with self._starting:
+        with starting():
             if self._source is None or self._source.gone:
                 self._start(self._settings)
             return self._source

@@ -141,6 +141,7 @@ class Source:
 
     def abandon(self) -> None:
         """In a forked copy of the process: leaves everything to the parent."""
+        self._lock = threading.Condition(threading.Lock())  # a thread that is no more may have held it
         self.gone = True
         self._state.close()
 
@@ -298,6 +299,12 @@ def _host() -> str:
 
 
 _living: Set[Source] = set()
+_starting = threading.Lock()
+
+
+def starting() -> threading.Lock:
+    """What is held while a source is started, so that a process does not start two for one application."""
+    return _starting
 
 
 def _stop_all() -> None:
@@ -306,6 +313,8 @@ def _stop_all() -> None:
 
 
 def _abandon_all() -> None:
+    global _starting
+    _starting = threading.Lock()
     for source in _living:
         source.abandon()
     _living.clear()

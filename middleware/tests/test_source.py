@@ -481,18 +481,35 @@ class Forked(Case):
         self.assertEqual(len(records(self.dir)), 4)
         self.assertEqual([len(events(self.dir, name)) for name in ("start", "stop", "died")], [2, 2, 0])
 
+    def test_forked_while_a_thread_holds_locks(self):
+        """A copy has not that thread, and so must not wait for it."""
+        parent = self.source()
+        until(lambda: events(self.dir, "start"))
+
+        def child():
+            signal.alarm(20)
+            parent.put(0, b"")
+            with source_module.starting():
+                return parent.begin(ARRIVED, False, PATH) is None
+
+        with parent._lock, source_module.starting():
+            self.assertEqual(self.fork(child), 0)
+
     def test_lock_is_not_kept(self):
         source = self.source()
         path = self.dir / (source.id.split("/")[1] + ".state")
         begin(source)
         read, write = os.pipe()
+        runs, says_so = os.pipe()
         child = os.fork()
         if not child:
             os.close(write)
+            os.write(says_so, b"x")
             os.read(read, 1)  # until the parent is done
             os._exit(0)
         try:
             os.close(read)
+            os.read(runs, 1)
             self.assertIsNone(state.State.take(path))
             source.stop()
             source._state.close()
@@ -500,7 +517,8 @@ class Forked(Case):
             self.assertIsNotNone(taken, "a forked copy keeps the lock")
             taken.close()
         finally:
-            os.close(write)
+            for fd in (write, runs, says_so):
+                os.close(fd)
             os.waitpid(child, 0)
 
 
