@@ -180,7 +180,7 @@ asyncio.run(Request().through(AuditMiddleware(answering({}))))
                 os._exit(0)
             except BaseException:
                 os._exit(1)
-        self.assertEqual(os.WEXITSTATUS(os.waitpid(child, 0)[1]), 0)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
         asyncio.run(Request().through(wrapped))
         wrapped._source.stop()
         self.assertEqual(sorted(r["source"]["seq"] for r in records(self.dir)), [0, 0, 1])

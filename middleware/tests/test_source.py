@@ -460,7 +460,7 @@ class Forked(Case):
             except BaseException:
                 os._exit(2)
         _, status = os.waitpid(child, 0)
-        return os.WEXITSTATUS(status)
+        return os.waitstatus_to_exitcode(status)
 
     def test_forked(self):
         """A copy of the process is no longer the source, and does not keep the parent's lock."""
