@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ type rig struct {
 	*Stub
 	dir     string // AUDITCHAIN_DIR
 	options Options
+	address atomic.Value // of the server that runs now; for those that call while it is started anew
 }
 
 // need skips the test where the stub cannot run, or fails it if AUDITCHAIN_REQUIRE_PROGRAMS=1.
@@ -80,7 +82,10 @@ func (r *rig) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Stub = s
+	r.address.Store(s.URL)
 }
+
+func (r *rig) url() string { return r.address.Load().(string) }
 
 func tail(text string) string { return text[max(0, len(text)-4096):] }
 
@@ -122,7 +127,13 @@ func (r *rig) await(t *testing.T, what string, check func(*Records) error) *Reco
 // eventually waits until check has nothing to complain about.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(pollInterval) {
+	eventuallyEvery(t, pollInterval, what, check)
+}
+
+// eventuallyEvery is eventually for a check that costs much: it has a pause of its own.
+func eventuallyEvery(t *testing.T, pause time.Duration, what string, check func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
 		err := check()
 		if err == nil {
 			return

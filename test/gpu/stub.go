@@ -105,7 +105,12 @@ func Start(o Options) (*Stub, error) {
 		return nil, err
 	}
 	s.cmd.Stdout, s.cmd.Stderr = log, log
-	s.cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(servers.Root(), "middleware"), "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1")
+	for _, variable := range os.Environ() {
+		if !strings.HasPrefix(variable, "AUDITCHAIN_") { // those are settings of tests, and would be taken for the middleware's
+			s.cmd.Env = append(s.cmd.Env, variable)
+		}
+	}
+	s.cmd.Env = append(s.cmd.Env, "PYTHONPATH="+filepath.Join(servers.Root(), "middleware"), "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1")
 	s.cmd.Env = append(s.cmd.Env, o.Env...)
 	s.cmd.SysProcAttr = servers.DieWithParent()
 	s.cmd.SysProcAttr.Setpgid = true
