@@ -11,7 +11,7 @@ from . import endpoints, lines, state, writing
 
 _PIECE = 256 << 10  # bytes that are searched at a time, so that other threads get their turn
 
-_log = logging.getLogger("auditchain")
+_log = logging.getLogger(__name__)
 
 
 class Finder:

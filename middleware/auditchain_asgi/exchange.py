@@ -18,7 +18,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 HEAD = 64 << 10  # bytes kept of the beginning of bodies of which only some members are looked for
 
-_log = logging.getLogger("auditchain")
+_log = logging.getLogger(__name__)
 
 
 class Exchange(Request):

@@ -19,9 +19,11 @@ _HELP = {
 
 
 def exposition(directory: pathlib.Path) -> bytes:
-    sums = state.totals(directory)
+    sources = state.counters(directory)
     text = []
     for name, (kind, meaning) in _HELP.items():
         metric = f"auditchain_{name}" + ("_total" if kind == "counter" else "")
-        text.append(f"# HELP {metric} {meaning}\n# TYPE {metric} {kind}\n{metric} {sums[name]}\n")
+        text.append(f"# HELP {metric} {meaning}\n# TYPE {metric} {kind}\n")
+        for source_id, counters in sources.items():  # of letters, digits and a few signs, none of which has to be escaped
+            text.append(f'{metric}{{source="{source_id}"}} {counters[name]}\n')
     return "".join(text).encode()

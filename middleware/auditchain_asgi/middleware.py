@@ -21,7 +21,7 @@ App = Callable[[dict, Receive, Send], Awaitable[None]]
 
 _LOG_S = 10.0  # between two lines of the log about the same failure
 
-_log = logging.getLogger("auditchain")
+_log = logging.getLogger(__name__)
 
 
 class AuditMiddleware:

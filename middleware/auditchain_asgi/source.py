@@ -19,6 +19,7 @@ from . import died, ids, lines, writing
 from .state import State
 
 _BATCH = 1 << 20  # bytes that are written and synced at once; a longer line goes alone
+_PAUSE_S = 0.01  # after a write: each takes the interpreter from the event loop several times, so busy ones share it
 _BACKOFF_S = (0.1, 5.0)  # between attempts to write: the first, and the longest
 _STUCK_S = 5.0  # a write that takes so long is taken for failed
 _STOP_S = 5.0  # that the end of the process waits for the disk
@@ -26,7 +27,7 @@ _LOG_S = 10.0  # between two lines of the log about the same failure
 _OPEN_MAX = 1000  # open numbers in an event
 _HOST_MAX = 200  # so that a source id has at most 256 bytes, its events' included
 
-_log = logging.getLogger("auditchain")
+_log = logging.getLogger(__name__)
 
 
 class _GaveUp(BaseException):
@@ -182,6 +183,7 @@ class Source:
             batch, models_changed, stopping = self._wait(due)
             if batch:
                 self._write(batch)
+                time.sleep(_PAUSE_S)
             if models_changed:
                 self._event("model_checksum", model=self._models())
             if stopping:

@@ -21,7 +21,8 @@ SLOTS = 4096  # requests that are open at a time and are remembered
 
 _MAGIC = b"auditch1"
 _ID_MAX = 256  # bytes of a source id: as many as the log takes
-_WORDS = ("served", "recorded", "lost", "failures", "open", "events", "stopped", "found_us")
+COUNTERS = ("served", "recorded", "lost", "failures", "open")
+_WORDS = (*COUNTERS, "events", "stopped", "found_us")
 _WORDS_AT = len(_MAGIC)
 _ID_AT = 128
 _FINDER_AT = _ID_AT + _ID_MAX
@@ -166,19 +167,19 @@ class State:
 _WORD_AT = {word: (_WORDS_AT >> 3) + i for i, word in enumerate(_WORDS)}
 
 
-def totals(directory: pathlib.Path) -> Dict[str, int]:
-    """The counters of all sources in the directory."""
-    sums = dict.fromkeys(_WORDS[:5], 0)
-    for path in directory.glob("*" + SUFFIX):
+def counters(directory: pathlib.Path) -> Dict[str, Dict[str, int]]:
+    """The counters of each source in the directory, by its id."""
+    found = {}
+    for path in sorted(directory.glob("*" + SUFFIX)):
         try:
             with open(path, "rb", buffering=0) as file:
-                head = file.read(_ID_AT)
+                head = file.read(_FINDER_AT)
         except OSError:
             continue
-        if len(head) == _ID_AT and head.startswith(_MAGIC):
-            for word, value in zip(sums, struct.unpack_from(f"={len(sums)}Q", head, _WORDS_AT)):
-                sums[word] += value
-    return sums
+        if len(head) == _FINDER_AT and head.startswith(_MAGIC):
+            source_id = head[_ID_AT + 1 : _ID_AT + 1 + head[_ID_AT]].decode("utf-8", "replace")
+            found[source_id] = dict(zip(_WORDS, struct.unpack_from(f"={len(COUNTERS)}Q", head, _WORDS_AT)))
+    return found
 
 
 def sweep(directory: pathlib.Path) -> None:

@@ -51,8 +51,8 @@ def events(directory, name=None) -> list:
 class Case(unittest.TestCase):
     def setUp(self):
         self.dir = self.directory()
-        logging.getLogger("auditchain").setLevel(logging.CRITICAL + 1)
-        self.addCleanup(logging.getLogger("auditchain").setLevel, logging.NOTSET)
+        logging.getLogger("auditchain_asgi").setLevel(logging.CRITICAL + 1)
+        self.addCleanup(logging.getLogger("auditchain_asgi").setLevel, logging.NOTSET)
 
     def directory(self) -> pathlib.Path:
         directory = tempfile.TemporaryDirectory()

@@ -398,7 +398,7 @@ class Status(Case):
         for name in ("bodies.asked", "bodies.answered", "content.of_output"):
             self.dir = self.directory()
             module, function = name.split(".")
-            with mock.patch.object(getattr(record, module), function, side_effect=ZeroDivisionError), self.assertLogs("auditchain", "ERROR"):
+            with mock.patch.object(getattr(record, module), function, side_effect=ZeroDivisionError), self.assertLogs("auditchain_asgi", "ERROR"):
                 found = self.outcome(answering(ANSWER), HASH="content")
             self.assertEqual((found["status"], found["output_hash"]), ("200", sha256(json.dumps(ANSWER).encode())))
             self.assertIn("user_id", found)

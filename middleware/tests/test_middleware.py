@@ -197,14 +197,14 @@ class Wrong(Case):
             ("AUDITCHAIN_HASH", {"HASH": "md5"}),
             ("AUDITCHAIN_MODEL", {"MODEL": "sha256:0"}),
         ):
-            logging.getLogger("auditchain").setLevel(logging.NOTSET)
+            logging.getLogger("auditchain_asgi").setLevel(logging.NOTSET)
             called = []
 
             async def app(*given):
                 called.append(given)
 
             async def run():
-                with self.assertLogs("auditchain", "CRITICAL") as log:
+                with self.assertLogs("auditchain_asgi", "CRITICAL") as log:
                     wrapped = self.wrap(app, **given)
                     said = await Server(wrapped).say("startup")
                 self.assertEqual(said["type"], "lifespan.startup.failed")
@@ -220,10 +220,10 @@ class Wrong(Case):
             self.assertEqual(called, [])
 
     def test_unknown(self):
-        logging.getLogger("auditchain").setLevel(logging.NOTSET)
-        with self.assertLogs("auditchain", "WARNING") as log:
+        logging.getLogger("auditchain_asgi").setLevel(logging.NOTSET)
+        with self.assertLogs("auditchain_asgi", "WARNING") as log:
             self.wrap(serving, HASHES="body")
-        self.assertEqual(log.output, ["WARNING:auditchain:auditchain: AUDITCHAIN_HASHES is no setting"])
+        self.assertEqual(log.output, ["WARNING:auditchain_asgi.middleware:auditchain: AUDITCHAIN_HASHES is no setting"])
 
 
 class Failing(Case):
@@ -269,18 +269,14 @@ class Metrics(Case):
         def text():
             return asyncio.run(Request(path="/auditchain/metrics", method="GET").through(wrapped)).sent[1]["body"].decode()
 
-        until(lambda: "auditchain_recorded_total 1\n" in text())
+        mine = f'{{source="{wrapped._source.id}"}}'
+        until(lambda: f"auditchain_recorded_total{mine} 1\n" in text())
         values = dict(line.split() for line in text().splitlines() if not line.startswith("#"))
-        self.assertEqual(
-            values,
-            {
-                "auditchain_served_total": "2",
-                "auditchain_recorded_total": "1",
-                "auditchain_lost_total": "0",
-                "auditchain_failures_total": "0",
-                "auditchain_open": "1",
-            },
-        )
+        want = {}
+        for source, counters in ((wrapped._source, (1, 1, 0, 0, 0)), (other, (1, 0, 0, 0, 1))):
+            for name, value in zip(("served_total", "recorded_total", "lost_total", "failures_total", "open"), counters):
+                want[f'auditchain_{name}{{source="{source.id}"}}'] = str(value)
+        self.assertEqual(values, want)
         post = asyncio.run(Request(path="/auditchain/metrics").through(wrapped))
         self.assertEqual(post.sent[0]["status"], 404)
 

@@ -125,7 +125,8 @@ class Served(Case):
 
     def served(self) -> int:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/auditchain/metrics", timeout=20) as answer:
-            return int(dict(line.split() for line in answer.read().decode().splitlines() if line[0] != "#")["auditchain_served_total"])
+            lines = answer.read().decode().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("auditchain_served_total{"))
 
     def test_wrong_setting(self):
         server = self.serve(HMAC_KEY="short")
