@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import pathlib
+import re
 import time
-from typing import Callable, Dict, List, Set
+from typing import Callable, Dict, Iterator, List, Set, Tuple
 
 from . import endpoints, lines, state, writing
 
@@ -60,11 +61,14 @@ class Finder:
         events = dead["events"]
         served = max([dead["served"], *(seq + 1 for seq in asked)])
         written = _written(self._directory, dead, served, asked)
-        served = max([served, *(seq + 1 for seq in written.records)])
+        served = max([served, written.served, *(seq + 1 for seq in written.records)])
         said = [_server_died(dead.source_id, asked[seq]) for seq in asked if seq not in written.records]
-        if events in written.events:  # the process was killed between writing it and counting it
-            events += 1
+        # The process was killed between writing an event and counting it; or the machine crashed.
+        events = max([events, *(seq + 1 for seq in written.events)])
         unknown = max(dead["open"] - state.SLOTS, 0)  # open, and without a slot: nothing can be said of them
+        # A crash of the machine has set the state back: neither can it of what came since, unless it is written.
+        since = {seq for seq in (*asked, *written.records) if seq >= dead["served"]}
+        unknown += max(served - dead["served"], 0) - len(since)
         said.append(
             writing.line(
                 {
@@ -110,6 +114,7 @@ class _Written:
     def __init__(self) -> None:
         self.records: Set[int] = set()
         self.events: Set[int] = set()
+        self.served = 0  # as the events say
 
 
 def _written(directory: pathlib.Path, dead: state.State, served: int, asked: Dict[int, state.Open]) -> _Written:
@@ -121,15 +126,23 @@ def _written(directory: pathlib.Path, dead: state.State, served: int, asked: Dic
     paths = sorted(directory.glob(f"{dead.path.stem}-*{lines.SUFFIX}"))
     oldest = min((r.arrived_us for r in asked.values()), default=dead["found_us"]) / 1e6
     for path in [p for p in paths[:-2] if p.stat().st_mtime >= oldest] + paths[-2:]:
-        for seq in _numbers(path, records):
+        for seq, _ in _numbers(path, records):
             if seq >= served or seq in asked:
                 found.records.add(seq)
-        found.events.update(seq for seq in _numbers(path, events) if seq >= dead["events"])
+        for seq, behind in _numbers(path, events):
+            if seq >= dead["events"]:
+                found.events.add(seq)
+                said = _served(behind)
+                found.served = max(found.served, int(said[1]) if said else 0)
     return found
 
 
-def _numbers(path: pathlib.Path, mark: bytes):
-    """The numbers that follow the mark in whole lines."""
+_BEHIND = 1024  # bytes behind a number that are looked into
+_served = re.compile(rb'\},"source_event":"[a-z_]+","of":"[^"]*","served":([0-9]{1,15}),').match
+
+
+def _numbers(path: pathlib.Path, mark: bytes) -> Iterator[Tuple[int, bytes]]:
+    """The numbers that follow the mark in whole lines, each with what stands behind it."""
     with open(path, "rb", buffering=0) as file:
         rest = b""
         while True:
@@ -145,5 +158,6 @@ def _numbers(path: pathlib.Path, mark: bytes):
             at = whole.find(mark)
             while at >= 0:
                 begin = at + len(mark)
-                yield int(whole[begin : whole.index(b"}", begin)])
+                end = whole.index(b"}", begin)
+                yield int(whole[begin:end]), whole[end : end + _BEHIND]
                 at = whole.find(mark, begin)

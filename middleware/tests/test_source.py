@@ -317,6 +317,26 @@ class Killed(Case):
         finder.stop()
         self.assertEqual(len(events(self.dir, "died")), 1)
 
+    def test_machine_crashed(self):
+        """The state was set back by it: what the files say goes before, and no number is used for something else."""
+        dead = state.State.create(self.dir, "x", "host/x")
+        dead["served"], dead["recorded"], dead["events"] = 2, 1, 1
+        dead.open(1, 0, b"1" * 16, False, b"/v1/completions")
+        dead.close()
+        lines = [self.line({"id": "host/x", "seq": seq}) for seq in (0, 1, 3)]
+        for seq, name, served in ((0, "start", 0), (1, "model_checksum", 5), (2, "heartbeat", 6)):
+            lines.append(self.line({"id": "host/x/events", "seq": seq}, source_event=name, of="host/x", served=served, recorded=2))
+        (self.dir / "x-000001.jsonl").write_bytes(b"".join(lines) + lines[-1].replace(b'"seq":2', b'"seq":9')[:-1])
+        self.source()
+        (event,) = until(lambda: events(self.dir, "died"))
+        self.assertEqual(event["source"], {"id": "host/x/events", "seq": 3})
+        self.assertEqual((event["served"], event["recorded"]), (6, 3))
+        self.assertEqual([r for r in records(self.dir) if r.get("status") == "server_died"], [])
+
+    @staticmethod
+    def line(source, **members):
+        return json.dumps({"timestamp": "2026-11-23T07:25:01.123456Z", "source": source, **members}, separators=(",", ":")).encode() + b"\n"
+
     def test_found_at_a_heartbeat(self):
         child, dead = self.child()
         self.source(heartbeat=0.05)
