@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, List, Optional
 
 from . import canonical, sse
 from .capture import Capture
@@ -38,28 +38,67 @@ def of_input(body: Capture) -> Optional[bytes]:
         return None
 
 
-def of_output(body: Capture, stream: bool) -> Optional[bytes]:
-    """The content of a response, the same whether it was streamed or not; None if it has none."""
+def of_output(body: Capture) -> Optional[bytes]:
+    """The content of a response that came in one piece; None if it has none."""
     if not body.whole:
         return None
     try:
-        if stream:
-            choices = _Stream(map(json.loads, _json(bytes(body.head)))).choices()
-        else:
-            choices = _choices(canonical.parse(bytes(body.head).decode("utf-8")))
-        if not choices:
-            return None
-        if len(choices) == 1 and not set(choices[0]) - {"text"}:
-            return choices[0].get("text", "").encode("utf-8")
-        return canonical.encode(choices)
+        return _written(_choices(canonical.parse(bytes(body.head).decode("utf-8"))))
     except _UNREADABLE:
         return None
 
 
-def _json(stream: bytes) -> Iterator[str]:
-    for data in sse.datas(stream):
-        if data and data != b"[DONE]":
-            yield data.decode("utf-8")
+class Streamed:
+    """The content of a response that is streamed, the same as it would be in one piece. It is read while it passes,
+    in a few microseconds for each event, so that the event loop is not held up by all of it at the end."""
+
+    __slots__ = ("_room", "_events", "_deltas")
+
+    def __init__(self, limit: int) -> None:
+        self._room = limit  # bytes that may still come
+        self._events = sse.Reader()
+        self._deltas: Optional[_Deltas] = _Deltas()  # None once there is no content: the stream is too long, or unreadable
+
+    def add(self, part: bytes) -> None:
+        if self._deltas is None:
+            return
+        self._room -= len(part)
+        if self._room < 0:
+            self.drop()
+            return
+        try:
+            self._read(self._events.add(bytes(part)))
+        except _UNREADABLE:
+            self.drop()
+
+    def drop(self) -> None:
+        """Frees what was collected. There is no content then."""
+        self._deltas = None
+        self._events = sse.Reader()
+
+    def content(self) -> Optional[bytes]:
+        """The content, once all parts were added; None if there is none."""
+        if self._deltas is None:
+            return None
+        try:
+            self._read(self._events.end())
+            return _written(self._deltas.choices())
+        except _UNREADABLE:
+            self.drop()
+            return None
+
+    def _read(self, datas: List[bytes]) -> None:
+        for data in datas:
+            if data and data != b"[DONE]":
+                self._deltas.add(json.loads(data.decode("utf-8")))
+
+
+def _written(choices: List[dict]) -> Optional[bytes]:
+    if not choices:
+        return None
+    if len(choices) == 1 and not set(choices[0]) - {"text"}:
+        return choices[0].get("text", "").encode("utf-8")
+    return canonical.encode(choices)
 
 
 def _choices(response: Any) -> List[dict]:
@@ -129,25 +168,28 @@ def _messages_choice(blocks: List[dict]) -> dict:
     return _choice(text, reasoning, calls)
 
 
-class _Stream:
+class _Deltas:
     """Puts a stream's deltas together to what it would have been in one piece."""
 
-    def __init__(self, events: Iterator[Any]) -> None:
+    __slots__ = ("_chat", "_blocks", "_output", "_completed")
+
+    def __init__(self) -> None:
         self._chat: Dict[int, dict] = {}
         self._blocks: Dict[int, dict] = {}
         self._output: Dict[int, dict] = {}
         self._completed: Optional[List[dict]] = None
-        for event in events:
-            kind = event.get("type")
-            if isinstance(event.get("choices"), list):
-                for choice in event["choices"]:
-                    self._chat_delta(choice)
-            elif not isinstance(kind, str):
-                continue
-            elif kind.startswith("content_block_"):
-                self._messages_delta(kind, event)
-            elif kind.startswith("response."):
-                self._responses_delta(kind, event)
+
+    def add(self, event: Any) -> None:
+        kind = event.get("type")
+        if isinstance(event.get("choices"), list):
+            for choice in event["choices"]:
+                self._chat_delta(choice)
+        elif not isinstance(kind, str):
+            return
+        elif kind.startswith("content_block_"):
+            self._messages_delta(kind, event)
+        elif kind.startswith("response."):
+            self._responses_delta(kind, event)
 
     def choices(self) -> List[dict]:
         if self._chat:
@@ -157,7 +199,7 @@ class _Stream:
         if self._completed is not None:
             return [_responses_choice(self._completed)]
         if self._output:
-            return [_responses_choice([self._output[i] for i in sorted(self._output)])]
+            return [_responses_choice([self._item_whole(self._output[i]) for i in sorted(self._output)])]
         return []
 
     def _chat_delta(self, choice: dict) -> None:
@@ -215,15 +257,20 @@ class _Stream:
             return
         place = event.get("output_index", 0)
         if kind == "response.output_item.added":
-            self._output[place] = {**event["item"], "content": [], "arguments": ""}
+            self._output[place] = {"item": {**event["item"]}, "text": [], "arguments": []}
             return
         if not isinstance(event.get("delta"), str):
             return
-        item = self._output.setdefault(place, {"type": "message", "content": [], "arguments": ""})
+        parts = self._output.setdefault(place, {"item": {"type": "message"}, "text": [], "arguments": []})
         if kind == "response.function_call_arguments.delta":
-            item["arguments"] += event["delta"]
+            parts["arguments"].append(event["delta"])
         elif kind in ("response.output_text.delta", "response.refusal.delta"):
-            item["content"].append({"text": event["delta"]})
+            parts["text"].append(event["delta"])
         elif kind in ("response.reasoning_text.delta", "response.reasoning.delta", "response.reasoning_summary_text.delta"):
-            item["type"] = "reasoning"
-            item["content"].append({"text": event["delta"]})
+            parts["item"]["type"] = "reasoning"
+            parts["text"].append(event["delta"])
+
+    @staticmethod
+    def _item_whole(parts: dict) -> dict:
+        content = [{"text": "".join(parts["text"])}] if parts["text"] else []
+        return {**parts["item"], "content": content, "arguments": "".join(parts["arguments"])}

@@ -7,6 +7,7 @@ import time
 from typing import Any, Awaitable, Callable, Dict, Optional
 
 from .capture import Capture
+from .content import Streamed
 from .digests import Digests
 from .endpoints import MODEL_CHANGE
 from .record import Recorder, Request
@@ -41,6 +42,7 @@ class Exchange(Request):
         self.output = Capture(digests.new(), head)
         self.http_status: Optional[int] = None
         self.stream = False
+        self.streamed: Optional[Streamed] = None
         self.first_part: Optional[float] = None
         self.aborted: Optional[float] = None
         self.error: Optional[str] = None
@@ -106,6 +108,8 @@ class Exchange(Request):
                     if self.first_part is None:
                         self.first_part = time.perf_counter()
                     self.output.add(body)
+                    if self.streamed is not None:
+                        self._read(self.streamed, body)
             if last:
                 self.end()
             return
@@ -122,7 +126,16 @@ class Exchange(Request):
         for name, value in headers:
             if name.lower() == b"content-type":
                 self.stream = value.lower().startswith(b"text/event-stream")
+        if self.stream and self.output.size == 0:  # it reads all of a body, or nothing
+            self.streamed = self._recorder.streamed()
         return message
+
+    def _read(self, streamed: Streamed, part: bytes) -> None:
+        try:
+            streamed.add(part)
+        except Exception:  # a defect; the response is not to suffer from it, and its body is hashed still
+            _log.exception("auditchain: reading the stream of request %s", self.request_id)
+            streamed.drop()
 
     def _client_gone(self) -> None:
         if not self._final and self.aborted is None:

@@ -34,6 +34,7 @@ class Request:
         "output",
         "http_status",
         "stream",
+        "streamed",
         "first_part",
         "aborted",
         "ended",
@@ -55,6 +56,7 @@ class Request:
     output: Capture
     http_status: Optional[int]
     stream: bool
+    streamed: Optional[content.Streamed]  # where the response is a stream and its content is asked for
     first_part: Optional[float]
     aborted: Optional[float]  # when the client was seen to be gone before the last part
     ended: float
@@ -69,6 +71,10 @@ class Recorder:
         self._digests = digests
         self._models = models
         self._weights = weights
+
+    def streamed(self) -> Optional[content.Streamed]:
+        """What takes a stream's parts to read their content; None if that is not asked for."""
+        return content.Streamed(self._settings.payload_limit) if self._settings.content else None
 
     def line(self, request: Request) -> bytes:
         line = self._line(request, self._settings.payload_limit)
@@ -90,7 +96,7 @@ class Recorder:
         if settings.content and request.input.size <= limit:
             prompt = content.of_input(request.input)
         if settings.content and request.output.size <= limit:
-            response = content.of_output(request.output, request.stream)
+            response = self._answer(request)
         record = self._known(request)
         record["model_id"] = model = writing.text(answered.model or asked.model or self._adapter(request, asked)) or settings.model_id
         self._weights.look()
@@ -121,6 +127,13 @@ class Recorder:
             record["prompt"] = _payload(request.input, prompt, limit)
             record["response"] = _payload(request.output, response, limit)
         return writing.line(record)
+
+    @staticmethod
+    def _answer(request: Request) -> Optional[bytes]:
+        """The content of the response."""
+        if not request.stream:
+            return content.of_output(request.output)
+        return request.streamed.content() if request.streamed is not None else None
 
     def _known(self, request: Request) -> dict:
         """The members that are always there, with those values that are known without the bodies."""

@@ -1,10 +1,13 @@
 import hashlib
 import json
+import random
 import unittest
 
 from asgi import sse
 from auditchain_asgi import content
 from auditchain_asgi.capture import Capture
+
+chance = random.Random(11)
 
 
 def kept(body: bytes, head: int = 1 << 20) -> Capture:
@@ -13,8 +16,22 @@ def kept(body: bytes, head: int = 1 << 20) -> Capture:
     return capture
 
 
+def streamed(parts, limit: int = 1 << 20):
+    """The content of a stream that comes in these parts."""
+    stream = content.Streamed(limit)
+    for part in parts:
+        stream.add(part)
+    return stream.content()
+
+
 def chat(*choices) -> bytes:
     return json.dumps({"id": "x", "model": "m", "choices": choices}).encode()
+
+
+def split(stream: bytes) -> list:
+    """It in parts, cut at random."""
+    cuts = sorted(chance.randrange(len(stream) + 1) for _ in range(chance.randrange(12)))
+    return [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)])]
 
 
 def deltas(*choices) -> bytes:
@@ -46,8 +63,13 @@ class Output(unittest.TestCase):
     """Content is the same, streamed or not."""
 
     def check(self, want, body, stream):
-        self.assertEqual(content.of_output(kept(body), False), want)
-        self.assertEqual(content.of_output(kept(stream), True), want)
+        self.assertEqual(content.of_output(kept(body)), want)
+        for end in (b"\n", b"\r\n", b"\r"):
+            parts = stream.replace(b"\n", end)
+            self.assertEqual(streamed([parts]), want)
+            self.assertEqual(streamed(parts[at : at + 1] for at in range(len(parts))), want)
+            for _ in range(20):
+                self.assertEqual(streamed(split(parts)), want)
 
     def test_chat(self):
         self.check(
@@ -162,15 +184,40 @@ class Output(unittest.TestCase):
 
     def test_cut_anywhere(self):
         stream = deltas(*({"index": 0, "delta": {"content": c}} for c in "Héllo"))
-        for at in range(len(stream)):
-            capture = kept(stream[:at])
-            capture.add(stream[at:])
-            self.assertEqual(content.of_output(capture, True), "Héllo".encode())
-        for end in (b"\r\n", b"\r"):
-            self.assertEqual(content.of_output(kept(stream.replace(b"\n", end)), True), "Héllo".encode())
+        for end in (b"\n", b"\r\n", b"\r"):
+            parts = stream.replace(b"\n", end)
+            for at in range(len(parts) + 1):
+                self.assertEqual(streamed([parts[:at], parts[at:]]), "Héllo".encode())
+
+    def test_end_missing(self):
+        """The last event counts without the blank line behind it, if it is whole."""
+        stream = deltas({"index": 0, "delta": {"content": "H"}})
+        end = stream.index(b"\n\n")
+        self.assertEqual(streamed([stream[:end]]), b"H")
+        self.assertEqual(streamed([stream[: end + 1]]), b"H")
+        self.assertIsNone(streamed([stream[: end - 1]]))
+
+    def test_bounded(self):
+        """Of a stream that is too long nothing is kept."""
+        stream = deltas(*({"index": 0, "delta": {"content": "H"}} for _ in range(10)))
+        self.assertEqual(streamed([stream], len(stream)), b"H" * 10)
+        self.assertIsNone(streamed([stream], len(stream) - 1))
+        for parts in ([stream] * 3, [b"data: "] + [b"x"] * len(stream), [b"data: x\n\n"] * len(stream)):
+            long = content.Streamed(len(stream))
+            for part in parts:
+                long.add(part)
+            self.assertIsNone(long._deltas)
+            self.assertEqual(len(long._events._rest), 0)
+            self.assertIsNone(long.content())
+
+    def test_asked_again(self):
+        for want, stream in ((b"H", deltas({"index": 0, "delta": {"content": "H"}})[:-2]), (None, b"data: {cut")):
+            reading = content.Streamed(1000)
+            reading.add(stream)
+            self.assertEqual([reading.content(), reading.content()], [want, want])
 
     def test_transcription(self):
-        self.assertEqual(content.of_output(kept(b'{"text":"Hello","usage":{}}'), False), b"Hello")
+        self.assertEqual(content.of_output(kept(b'{"text":"Hello","usage":{}}')), b"Hello")
 
     def test_none(self):
         for body in (
@@ -191,11 +238,11 @@ class Output(unittest.TestCase):
             b'{"error":{"message":"m"}}',
             b"\xff",
         ):
-            self.assertIsNone(content.of_output(kept(body), False), body)
-            self.assertIsNone(content.of_output(kept(b"data: " + body + b"\n\n"), True), body)
-        self.assertIsNone(content.of_output(kept(b'{"choices":[{"text":"a"}],"choices":[{"text":"b"}]}'), False))
-        self.assertIsNone(content.of_output(kept(b'{"text":"Hello"}', head=10), False))
-        self.assertIsNone(content.of_output(kept(b"data: {cut"), True))
+            self.assertIsNone(content.of_output(kept(body)), body)
+            self.assertIsNone(streamed([b"data: " + body + b"\n\n"]), body)
+        self.assertIsNone(content.of_output(kept(b'{"choices":[{"text":"a"}],"choices":[{"text":"b"}]}')))
+        self.assertIsNone(content.of_output(kept(b'{"text":"Hello"}', head=10)))
+        self.assertIsNone(streamed([b"data: {cut"]))
 
 
 if __name__ == "__main__":

@@ -142,6 +142,27 @@ class Records(Case):
         found = self.one(answering(b"no JSON"), HASH="content")
         self.assertEqual((found["output_hash"], found["hash_of"]), (sha256(b"no JSON"), {"input": "content", "output": "body"}))
 
+    def test_stream_content(self):
+        """It is read part by part; what is unreadable or too long is hashed as body."""
+        stream = sse(*({"choices": [{"index": 0, "delta": {"content": c}}]} for c in "Hello"), b"[DONE]")
+        filled = b":" + b" " * (998 - len(stream)) + b"\n" + stream
+        for want, parts in (
+            (b"Hello", [stream]),
+            (b"Hello", [b"", stream[:100], stream[100:130], stream[130:], b""]),
+            (b"Hello", [filled[:50], filled[50:]]),
+            (None, [filled[:50], filled[50:], b"\n"]),
+            (None, [stream * 10]),
+            (None, [b"data: {\n\n", stream]),
+            (None, [stream, sse({"choices": [1]})]),
+        ):
+            self.dir = self.directory()
+            found = self.one(answering(parts, content_type="text/event-stream"), HASH="content", PAYLOAD="on", PAYLOAD_LIMIT="1000")
+            body = b"".join(parts)
+            self.assertEqual(found["output_hash"], sha256(body if want is None else want))
+            self.assertEqual(found["hash_of"], {"input": "content", "output": "body" if want is None else "content"})
+            self.assertEqual(found["response"].encode(), body[:1000] if want is None else want)
+            self.assertEqual(found.get("cut"), ["output"] if len(body) > 1000 else None)
+
     def test_payload(self):
         """What is kept is what was hashed."""
         binary = b'{"messages":"\xff"}'
@@ -402,6 +423,17 @@ class Status(Case):
                 found = self.outcome(answering(ANSWER), HASH="content")
             self.assertEqual((found["status"], found["output_hash"]), ("200", sha256(json.dumps(ANSWER).encode())))
             self.assertIn("user_id", found)
+
+    def test_defect_in_a_stream(self):
+        parts = [sse({"choices": [{"index": 0, "delta": {"content": c}}]}) for c in "abc"]
+        for function in ("add", "content"):
+            self.dir = self.directory()
+            request = Request(ASK)
+            patch = mock.patch.object(record.content.Streamed, function, side_effect=ZeroDivisionError)
+            with patch, self.assertLogs("auditchain_asgi", "ERROR"):
+                found = self.outcome(answering(parts, content_type="text/event-stream"), request, HASH="content")
+            self.assertEqual([m["body"] for m in request.sent[1:]], parts)
+            self.assertEqual((found["status"], found["output_hash"]), ("200", sha256(b"".join(parts))))
 
 
 class Passing(Case):
