@@ -39,21 +39,23 @@ _decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
 def _write(value: Any, put) -> None:
     if isinstance(value, str):
         put(_quote(value))
+    elif isinstance(value, dict):
+        separator = "{"
+        for key in sorted(value) if "".join(value).isascii() else sorted(value, key=_utf16):
+            member = value[key]
+            if isinstance(member, str):  # most are
+                put(f"{separator}{_quote(key)}:{_quote(member)}")
+            else:
+                put(f"{separator}{_quote(key)}:")
+                _write(member, put)
+            separator = ","
+        put("}" if value else "{}")
     elif value is None or value is True or value is False:
         put("null" if value is None else "true" if value else "false")
     elif isinstance(value, (int, float)):
         put(number(value))
-    elif isinstance(value, dict):
-        separator = "{"
-        for key in sorted(value) if all(map(str.isascii, value)) else sorted(value, key=_utf16):
-            put(separator)
-            put(_quote(key))
-            put(":")
-            _write(value[key], put)
-            separator = ","
-        put("}" if value else "{}")
     elif _small_integers(value):  # token ids, by the thousand
-        put("[" + ",".join(map(str, value)) + "]")
+        put(repr(value).replace(" ", ""))
     else:
         separator = "["
         for item in value:
@@ -84,10 +86,13 @@ def number(value: float) -> str:
         raise ValueError("number out of range")
     if value == 0:
         return "0"
+    written = repr(value)
+    if "e" not in written:  # most are
+        return written[:-2] if written.endswith(".0") else written
     sign = "-" if value < 0 else ""
-    mantissa, _, exponent = repr(abs(value)).partition("e")
+    mantissa, _, exponent = written.lstrip("-").partition("e")
     whole, _, fraction = mantissa.partition(".")
-    point = len(whole) + int(exponent or 0)  # where the point stands, counted from the first digit
+    point = len(whole) + int(exponent)  # where the point stands, counted from the first digit
     digits = whole + fraction
     point -= len(digits) - len(digits.lstrip("0"))
     digits = digits.strip("0")
