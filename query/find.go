@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,11 +46,16 @@ type FindResult struct {
 	// in there.
 	Problems []string `json:"problems"`
 	Searched uint64   `json:"searched"` // entries, in segments that verified
+	// LastSealed is when the last manifest was sealed: what the writer took since is not in the log yet.
+	LastSealed time.Time `json:"last_sealed"`
 
 	Keys [][]byte `json:"-"` // the stored genesis and rotations
 }
 
-// Find reads all segments for the records whose request_id, or the OpenTelemetry name for it, is id.
+// ids are the members of a record by which it is found: its own id, the one that the client was told, and the client's own.
+var ids = []string{"request_id", "response_id", "client_request_id", "gen_ai.response.id"}
+
+// Find reads all segments for the records that have id as one of their ids.
 func (l *Log) Find(ctx context.Context, id string, progress Progress) (*FindResult, error) {
 	var (
 		mu          sync.Mutex
@@ -77,7 +83,7 @@ func (l *Log) Find(ctx context.Context, id string, progress Progress) (*FindResu
 			problem("%v", err)
 			continue
 		}
-		if parsed.Segment != nil {
+		if result.LastSealed = parsed.SealedAt.Time; parsed.Segment != nil {
 			todo = append(todo, search{parsed, keys.key.Fingerprint()})
 			total += parsed.Segment.Size
 		}
@@ -157,7 +163,7 @@ func (l *Log) findIn(ctx context.Context, s search, want []byte) ([]Match, error
 	return matches, nil
 }
 
-// names reports whether the entry's record carries the request id want, a JSON string, or the number that it spells: as a member,
+// names reports whether the entry's record carries the id want, a JSON string, or the number that it spells: as a member,
 // or as one that was repeated in the record.
 func names(e *chain.Entry, want []byte) bool {
 	is := func(value []byte) bool {
@@ -168,7 +174,7 @@ func names(e *chain.Entry, want []byte) bool {
 		objects = append(objects, chain.Member(chain.Member(e.Meta, "otlp"), "attributes"))
 	}
 	for _, obj := range objects {
-		for _, name := range []string{"request_id", "gen_ai.response.id"} {
+		for _, name := range ids {
 			if is(chain.Member(obj, name)) {
 				return true
 			}
@@ -176,7 +182,7 @@ func names(e *chain.Entry, want []byte) bool {
 		var again [][2]json.RawMessage
 		if dup := chain.Member(obj, chain.TagDup); dup != nil && json.Unmarshal(dup, &again) == nil {
 			for _, pair := range again {
-				if key := string(pair[0]); (key == `"request_id"` || key == `"gen_ai.response.id"`) && is(pair[1]) {
+				if slices.Contains(ids, strings.Trim(string(pair[0]), `"`)) && is(pair[1]) {
 					return true
 				}
 			}

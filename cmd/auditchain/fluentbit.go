@@ -13,6 +13,16 @@ import (
 // section is one auditchain output of a Fluent Bit configuration: its properties by their lower-case names.
 type section map[string]string
 
+// unset before a property's name is where the section holds the name of a variable that the property needs, and that is not set.
+const unset = "\x00"
+
+func (s section) set(key, value string, env map[string]string) {
+	value, missing := expand(value, env)
+	if s[key] = value; missing != "" {
+		s[unset+key] = missing
+	}
+}
+
 // maxConfig is the largest configuration that is read, in bytes.
 const maxConfig = 4 << 20
 
@@ -58,7 +68,7 @@ func readYAML(text []byte) ([]section, error) {
 		s := make(section)
 		for key, value := range output {
 			if value.Kind == yaml.ScalarNode {
-				s[strings.ToLower(key)] = expand(value.Value, doc.Env)
+				s.set(strings.ToLower(key), value.Value, doc.Env)
 			}
 		}
 		all = append(all, s)
@@ -92,27 +102,29 @@ func readClassic(text []byte) ([]section, error) {
 			if !ok {
 				return nil, fmt.Errorf("line %d: %q has no value", n, key)
 			}
-			current[strings.ToLower(key)] = expand(strings.TrimSpace(value), env)
+			current.set(strings.ToLower(key), strings.TrimSpace(value), env)
 		}
 	}
 	return all, lines.Err()
 }
 
-// expand puts in what ${NAME} stands for: the configuration's own variable, or the environment's.
-func expand(s string, env map[string]string) string {
+// expand puts in what ${NAME} stands for: the configuration's own variable, or the environment's. missing is one that is in neither.
+func expand(s string, env map[string]string) (expanded, missing string) {
 	var b strings.Builder
 	for {
 		before, rest, ok := strings.Cut(s, "${")
 		name, after, closed := strings.Cut(rest, "}")
 		if !ok || !closed {
 			b.WriteString(s)
-			return b.String()
+			return b.String(), missing
 		}
 		b.WriteString(before)
-		if value, known := env[name]; known {
-			b.WriteString(value)
-		} else {
-			b.WriteString(os.Getenv(name))
+		value, known := env[name]
+		if !known {
+			value, known = os.LookupEnv(name)
+		}
+		if b.WriteString(value); !known {
+			missing = name
 		}
 		s = after
 	}

@@ -16,9 +16,10 @@ func newShow() *cobra.Command {
 	var target targetFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "show REQUEST_ID",
-		Short: "Find a record by its request id and show it with its place in the chain",
-		Long: `Find a record by its request_id (or gen_ai.response.id) and show it with its place in the chain.
+		Use:   "show ID",
+		Short: "Find a record by its id and show it with its place in the chain",
+		Long: `Find a record by its request_id, by the response_id that the client was told (gen_ai.response.id), or by the client's own
+client_request_id, and show it with its place in the chain.
 
 Every segment is read, and checked against its signed manifest while it is. Whether the manifests follow each other from
 the genesis on is what "auditchain verify" tells.
@@ -26,7 +27,7 @@ the genesis on is what "auditchain verify" tells.
 Exit code 0: found. 1: not in the log. 2: not found, but not everything could be searched.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return hint(fmt.Errorf("show wants one request id, not %d", len(args)), "%s", cmd.UseLine())
+				return hint(fmt.Errorf("show wants one id, not %d", len(args)), "%s", cmd.UseLine())
 			}
 			return nil
 		},
@@ -107,6 +108,7 @@ func printMatches(cmd *cobra.Command, log *query.Log, id string, result *query.F
 	}
 	if len(result.Matches) == 0 {
 		p.line("NOT FOUND %s in %d entries of %s", id, result.Searched, log.Layout.Chain)
+		p.line("  sealed      %s, the last manifest; what came since is not in the log yet", result.LastSealed.Format(time.RFC3339))
 	}
 	for _, problem := range result.Problems {
 		p.line("not searched: %s", problem)

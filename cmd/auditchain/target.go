@@ -86,6 +86,15 @@ func (t *targetFlags) overlay(s section) section {
 	return merged
 }
 
+// missing says that a key which is needed has no value.
+func (s section) missing(key string) error {
+	if name := s[unset+key]; name != "" {
+		return hint(fmt.Errorf("%s: the configuration takes it from ${%s}, which is not set here", key, name),
+			"set what Fluent Bit's environment file sets, or name it with --%s", key)
+	}
+	return hint(fmt.Errorf("no %s given", key), "name it with --%s, or the Fluent Bit configuration with -c", key)
+}
+
 // storage returns where the section's objects are.
 func (s section) storage() (storage.Config, error) {
 	cfg := storage.Config{
@@ -104,7 +113,7 @@ func (s section) storage() (storage.Config, error) {
 		return cfg, fmt.Errorf("tls_verify: %q is neither on nor off", s["tls_verify"])
 	}
 	if cfg.Bucket == "" {
-		return cfg, hint(errors.New("no bucket given"), "name it with --bucket, or the Fluent Bit configuration with -c")
+		return cfg, s.missing("bucket")
 	}
 	return cfg, nil
 }
@@ -116,7 +125,7 @@ func (t *targetFlags) log(ctx context.Context, s section) (*query.Log, error) {
 		return nil, err
 	}
 	if s["chain"] == "" {
-		return nil, hint(errors.New("no chain given"), "name it with --chain, or the Fluent Bit configuration with -c")
+		return nil, s.missing("chain")
 	}
 	if err := chain.CheckName(s["chain"]); err != nil {
 		return nil, err
