@@ -9,7 +9,7 @@ import (
 // maxCopies is how many numbers that are in the log more than once are compared.
 const maxCopies = 1_000_000
 
-// compareCopies compares the records of the period that have the same source and number.
+// compareCopies compares the records that have the same source and number, of those that were read.
 func (c *completeness) compareCopies(ctx context.Context) error {
 	type identity struct {
 		source *source
@@ -22,23 +22,23 @@ func (c *completeness) compareCopies(ctx context.Context) error {
 	want := make(map[int]bool)
 	var numbers uint64
 	for _, s := range c.sources {
-		for _, run := range s.copies.Runs() {
+		for _, run := range s.copies {
 			numbers = plus(numbers, run.Last-run.First+1)
 		}
 		for _, h := range s.in {
-			if len(overlap(s.copies.Runs(), chain.Range{First: h.first, Last: h.last})) > 0 {
+			if touches(s.copies, chain.Range{First: h.first, Last: h.last}) {
 				want[h.segment] = true
 			}
 		}
 	}
 	if numbers > maxCopies {
-		c.problem("%d numbers of the period are in the log more than once, and only %d are compared: ask for shorter periods", numbers, maxCopies)
+		c.problem("%d numbers are in the log more than once, and only %d are compared: ask for shorter periods", numbers, maxCopies)
 	}
 	holds := func(m *chain.Manifest) bool {
 		for _, listed := range m.Sources {
 			s := c.byID[listed.ID]
 			for _, r := range listed.Ranges {
-				if len(overlap(s.copies.Runs(), chain.Range{First: r[0], Last: r[1]})) > 0 {
+				if touches(s.copies, chain.Range{First: r[0], Last: r[1]}) {
 					return true
 				}
 			}
@@ -50,7 +50,8 @@ func (c *completeness) compareCopies(ctx context.Context) error {
 		type copied struct {
 			identity
 			original
-			marked bool // as a conflict, by the writer
+			marked   bool // as a conflict, by the writer
+			inPeriod bool
 		}
 		var copies []copied
 		ref := &c.segments[i]
@@ -60,8 +61,9 @@ func (c *completeness) compareCopies(ctx context.Context) error {
 			}
 			f := e.Facts()
 			s := c.byID[string(f.SourceID)]
-			if f.SourceID != nil && s != nil && contains(&s.copies, f.SourceSeq) {
-				copies = append(copies, copied{identity{s, f.SourceSeq}, original{e.Seq, chain.Sum(e.Record)}, f.Conflict})
+			if f.SourceID != nil && s != nil && contains(s.copies, f.SourceSeq) {
+				at, _ := arrival(e.Record, nanos(e.Received))
+				copies = append(copies, copied{identity{s, f.SourceSeq}, original{e.Seq, chain.Sum(e.Record)}, f.Conflict, c.from <= at && at < c.to})
 			}
 		})
 		if ctx.Err() != nil {
@@ -76,7 +78,9 @@ func (c *completeness) compareCopies(ctx context.Context) error {
 			conflict := CopyConflict{again.source.id, again.number, nil, again.entry}
 			switch {
 			case ok:
-				c.report.Redelivered++
+				if again.inPeriod {
+					c.report.Redelivered++
+				}
 				if first.sum != again.sum {
 					conflict.First = &first.entry
 					c.report.Conflicts = append(c.report.Conflicts, conflict)

@@ -37,9 +37,12 @@ func ReadCounters(data []byte) (*Counters, error) {
 	}
 	c := &Counters{requests: make(map[request]float64)}
 	series := make(map[string]bool)
+	known := false // a server that has not served anything yet says of what kind the counter is, and no more
 	for n := 1; len(data) > 0; n++ {
 		line, rest, _ := bytes.Cut(data, []byte{'\n'})
 		data = rest
+		line = bytes.TrimLeft(line, " \t")
+		known = known || bytes.HasPrefix(line, []byte("# TYPE http_requests_total "))
 		name, ofInterest := metricName(line)
 		if !ofInterest {
 			continue
@@ -48,7 +51,7 @@ func ReadCounters(data []byte) (*Counters, error) {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
 	}
-	if len(c.requests) == 0 {
+	if len(c.requests) == 0 && !known {
 		return nil, errors.New("there is no http_requests_total in it")
 	}
 	return c, nil
@@ -112,7 +115,7 @@ func parseSample(rest []byte) (map[string]string, float64, error) {
 		return nil, 0, errors.New("want a value, and at most a time behind it")
 	}
 	value, err := strconv.ParseFloat(fields[0], 64)
-	if err != nil {
+	if err != nil || strings.ContainsAny(fields[0], "_xX") { // as literals of programs are, not samples
 		return nil, 0, fmt.Errorf("%.40q is not a value", fields[0])
 	}
 	if len(fields) == 2 {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -21,14 +22,20 @@ type completeness struct {
 	opts     CompletenessOptions
 	report   Completeness
 	from, to int64 // the period, nanoseconds since 1970
+	asOf     int64 // the time that the log speaks of: until then it would have what was sent
 
+	promised time.Duration // between two manifests, at the most
 	segments []segmentRef
+	unlisted []int  // segments of which neither manifest nor content says which numbers they have
+	blind    bool   // there may be numbers that nobody knows of
+	unread   uint64 // entries of segments that could not be read
 	byID     map[string]*source
 	sources  []*source // by id, once the catalogue is made
 
 	lacking [chain.FieldCount]uint64
 	shares  map[string]*Share
-	spoken  bool // some source said something in the period
+	spoken  bool   // some source said something in the period
+	strange uint64 // source events that are of another source than their id says
 	tally   *tally
 
 	done, total int64 // bytes, for the progress
@@ -39,10 +46,11 @@ type segmentRef struct {
 	n           uint64     // of its manifest
 	sum         chain.Hash // of its manifest as it is stored, whose signature was good
 	size        int64
-	first, last int64 // times of its events
-	records     bool  // it has some
-	events      bool  // it has entries of the writer itself that were received in the period
+	entries     uint64
+	first, last int64 // times at which its entries were received
+	early       int64 // earliest time of its events
 	read        bool
+	failed      bool // it could not be read, or is not what was written
 }
 
 // Bounds, whatever producers and those who may write to the bucket do.
@@ -52,15 +60,13 @@ const (
 	maxName     = 256    // bytes of a name
 )
 
-// lead is how long before the period a source may have spoken its last word for its silence to count, and a request may have
-// begun that is looked for among those that ended in the period.
-const lead = time.Hour
+const oneDay = 24 * time.Hour
 
 func newCompleteness(l *Log, opts CompletenessOptions) *completeness {
-	c := &completeness{log: l, opts: opts, from: opts.From.UnixNano(), to: opts.To.UnixNano(),
+	c := &completeness{log: l, opts: opts, from: nanos(opts.From), to: nanos(opts.To),
 		byID: make(map[string]*source), shares: make(map[string]*Share)}
 	c.report = Completeness{Chain: l.Layout.Chain, Bucket: l.Bucket.String(), Key: l.Key.Fingerprint(), From: opts.From, To: opts.To,
-		Reasons: []string{}, Problems: []string{}, Notes: []string{}, Conflicts: []CopyConflict{}, Gaps: []Gap{}, Sources: []SourceReport{}}
+		Reasons: []string{}, Problems: []string{}, Notes: []string{}, Conflicts: []CopyConflict{}, Gaps: []Gap{}, Sources: []SourceReport{}, Ended: []string{}}
 	if opts.Counters != nil {
 		c.tally = newTally(opts.Counters, c.from, c.to)
 	}
@@ -80,26 +86,32 @@ func (c *completeness) problem(format string, args ...any) {
 // catalogue reads all manifests: which numbers there are, and where.
 func (c *completeness) catalogue(ctx context.Context) error {
 	keys := c.log.follow()
+	var links link
 	for m, err := range c.log.manifests(ctx, 0, nil) {
 		if err != nil {
 			return err
 		}
 		c.report.Manifests++
 		if err := keys.missing(m); err != nil {
-			c.problem("%v", err)
+			c.lost(err)
 		}
 		parsed, err := keys.open(m)
 		if err != nil {
-			c.problem("%v", err)
+			c.lost(err)
 			continue
+		}
+		if err := links.follow(parsed, m.data); err != nil {
+			c.lost(err)
 		}
 		if parsed.SealedAt.After(c.report.LastSealed) {
 			c.report.LastSealed = parsed.SealedAt.Time
 		}
-		if parsed.Segment == nil {
-			continue
+		if g := parsed.Genesis; g != nil {
+			c.promised = (&policy{heartbeat: time.Duration(min(max(g.Policy.HeartbeatInterval, 0), int64(366*oneDay/time.Second))) * time.Second}).silence()
 		}
-		c.enter(ctx, m, parsed)
+		if parsed.Segment != nil {
+			c.enter(ctx, m, parsed)
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -107,15 +119,61 @@ func (c *completeness) catalogue(ctx context.Context) error {
 	if c.report.Manifests == 0 {
 		return fmt.Errorf("%w: %q in %s", ErrNoChain, c.log.Layout.Chain, c.log.Bucket)
 	}
+	c.asOf = min(nanos(c.opts.Now), nanos(c.report.LastSealed))
 	for id, s := range c.byID {
-		if base, ok := strings.CutSuffix(id, eventsSuffix); ok {
+		if base, ok := strings.CutSuffix(id, eventsSuffix); ok && base != "" {
 			c.source(base).events = s
 		}
 	}
 	for _, s := range c.byID {
 		c.sources = append(c.sources, s)
+		s.list()
+		for _, h := range s.in {
+			ref := &c.segments[h.segment]
+			if c.isBefore(ref) {
+				s.place(plus(h.last, 1), h.last, ref.last, c.from, c.to)
+			}
+			if ref.last <= c.settledAt() {
+				s.settled = max(s.settled, plus(h.last, 1))
+			}
+			s.firstReceived, s.lastReceived = min(s.firstReceived, ref.first), max(s.lastReceived, ref.last)
+		}
 	}
 	slices.SortFunc(c.sources, func(a, b *source) int { return cmp.Compare(a.id, b.id) })
+	for i, s := range c.sources {
+		s.index = i
+	}
+	return nil
+}
+
+// lost notes that a manifest is not there, or not what was written: there may be records that nobody knows of.
+func (c *completeness) lost(err error) {
+	c.problem("%v", err)
+	c.blind = true
+}
+
+// link is where the last manifest left the chain.
+type link struct {
+	n, next uint64 // its number, and the next entry's
+	payload chain.Hash
+	head    chain.Hash // hash of the entry before that
+	known   bool
+}
+
+// follow returns an error if m does not continue the manifest before it. Whether one is missing is another's to tell.
+func (l *link) follow(m *chain.Manifest, data []byte) error {
+	before := *l
+	payload, err := chain.BundlePayloadHash(data)
+	*l = link{m.N, m.NextSeq, payload, payload, err == nil}
+	if m.Head != nil {
+		l.head = *m.Head
+	}
+	if err != nil || !before.known || before.n+1 != m.N {
+		return err
+	}
+	if m.PreviousManifest == nil || *m.PreviousManifest != before.payload || m.FirstSeq != before.next || m.PreviousHead == nil || *m.PreviousHead != before.head {
+		return fmt.Errorf("manifest %d does not continue manifest %d", m.N, before.n)
+	}
 	return nil
 }
 
@@ -132,44 +190,38 @@ func (c *completeness) source(id string) *source {
 // enter puts a segment into the catalogue.
 func (c *completeness) enter(ctx context.Context, m *manifest, parsed *chain.Manifest) {
 	index := len(c.segments)
-	ref := segmentRef{n: m.n, sum: chain.Sum(m.data), size: parsed.Segment.Size}
-	if span := parsed.EventTime; span != nil {
-		ref.first, ref.last, ref.records = span.First.UnixNano(), span.Last.UnixNano(), true
+	ref := segmentRef{n: m.n, sum: chain.Sum(m.data), size: parsed.Segment.Size, entries: parsed.NextSeq - parsed.FirstSeq,
+		first: math.MinInt64, last: math.MaxInt64, early: math.MaxInt64}
+	if span := parsed.Received; span != nil {
+		ref.first, ref.last = nanos(span.First.Time), nanos(span.Last.Time)
 	}
-	if span := parsed.Received; span != nil && parsed.Counts.Events > 0 {
-		ref.events = span.First.Before(c.opts.To) && !span.Last.Before(c.opts.From)
+	if span := parsed.EventTime; span != nil {
+		ref.early = nanos(span.First.Time)
 	}
 	c.segments = append(c.segments, ref)
 	c.report.Segments++
 	listed := parsed.Sources
 	if parsed.SourcesOmitted > 0 {
 		var err error
-		if listed, err = c.listSources(ctx, parsed); err != nil {
-			c.problem("segment of entries %d to %d: %v", parsed.FirstSeq, parsed.NextSeq-1, err)
+		if listed, err = c.listSources(ctx, parsed); err != nil && ctx.Err() == nil {
+			c.unlisted = append(c.unlisted, index)
 		}
 	}
 	for _, listed := range listed {
-		s := c.source(listed.ID)
 		var runs []chain.Range
 		for _, r := range listed.Ranges {
 			if r[0] > r[1] || len(runs) > 0 && r[0] <= runs[len(runs)-1].Last {
-				c.problem("manifest %d: its numbers of source %q do not ascend", m.n, listed.ID)
+				c.lost(fmt.Errorf("manifest %d: its numbers of source %q do not ascend", m.n, listed.ID))
 				break
 			}
 			runs = append(runs, chain.Range{First: r[0], Last: r[1]})
 		}
-		s.add(index, runs)
-		if c.isBefore(&ref) && len(runs) > 0 {
-			last := runs[len(runs)-1].Last
-			s.place(plus(last, 1), last, ref.last, c.from, c.to)
-		}
+		c.source(listed.ID).add(index, runs)
 	}
 }
 
-// isBefore reports whether all in a segment came so long before the period that it need not be read.
-func (c *completeness) isBefore(ref *segmentRef) bool {
-	return ref.records && ref.last < c.from-int64(lead)
-}
+// isBefore reports whether all in a segment came before the period: no record is placed later than maxAhead after it was received.
+func (c *completeness) isBefore(ref *segmentRef) bool { return ref.last < c.from-int64(maxAhead) }
 
 // listSources reads which numbers of which sources are in a segment whose manifest does not say so.
 func (c *completeness) listSources(ctx context.Context, m *chain.Manifest) ([]chain.Source, error) {
@@ -178,27 +230,21 @@ func (c *completeness) listSources(ctx context.Context, m *chain.Manifest) ([]ch
 		return nil, err
 	}
 	defer r.Close()
-	found := make(map[string]*chain.Ranges)
+	found := make(map[string][]uint64)
 	err = chain.VerifySegment(m, r, func(e *chain.Entry, _ []byte) error {
-		f := e.Facts()
-		if f.SourceID == nil {
-			return nil
+		if f := e.Facts(); f.SourceID != nil {
+			found[string(f.SourceID)] = append(found[string(f.SourceID)], f.SourceSeq)
 		}
-		ranges := found[string(f.SourceID)]
-		if ranges == nil {
-			ranges = new(chain.Ranges)
-			found[string(f.SourceID)] = ranges
-		}
-		ranges.Add(f.SourceSeq)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("it does not verify: %w", err)
 	}
 	var all []chain.Source
-	for id, ranges := range found {
+	for id, numbers := range found {
+		slices.Sort(numbers)
 		s := chain.Source{ID: id}
-		for _, run := range ranges.Runs() {
+		for _, run := range runsOf(numbers) {
 			s.Ranges = append(s.Ranges, [2]uint64{run.First, run.Last})
 		}
 		all = append(all, s)
@@ -215,7 +261,7 @@ func (c *completeness) wanted() []int {
 		}
 	}
 	for i := range c.segments {
-		if ref := &c.segments[i]; ref.events || ref.records && !c.isBefore(ref) && ref.first < c.to {
+		if ref := &c.segments[i]; !c.isBefore(ref) && (ref.first < c.to || ref.early < c.to) {
 			add(i)
 		}
 	}
@@ -227,24 +273,20 @@ func (c *completeness) wanted() []int {
 		c.wantLate(s, add)
 	}
 	for _, s := range c.sources {
-		if s.isEvents || !c.relevant(s) {
+		if s.isEvents {
+			continue
+		}
+		isRelevant := c.relevant(s)
+		if s.events != nil && (isRelevant || c.isNear(s.events)) {
+			c.wantWords(s, add)
+		}
+		if !isRelevant {
 			continue
 		}
 		c.wantTimes(s, add)
-		if s.events == nil {
-			continue
-		}
-		c.wantTimes(s.events, add)
-		runs := s.events.numbers.Runs()
-		if len(runs) == 0 {
-			continue
-		}
-		if last := runs[len(runs)-1].Last; s.events.last == nil || s.events.lastN < last {
-			s.events.find(last, add)
-		} else if s.events.last.served == nil && last > 0 {
-			s.events.find(last-1, add)
-		} else if c.state(s) == StateSilent && s.events.heartbeat == 0 {
-			s.events.find(0, add) // it says there how often it speaks
+		c.wantSettled(s, add)
+		if s.events != nil {
+			c.wantTimes(s.events, add)
 		}
 	}
 	return sorted(want)
@@ -277,7 +319,7 @@ func (c *completeness) wantLate(s *source, add func(int)) {
 			continue
 		}
 		add(h.segment)
-		if s.after == ^uint64(0) {
+		if s.after == math.MaxUint64 {
 			return
 		}
 	}
@@ -285,21 +327,38 @@ func (c *completeness) wantLate(s *source, add func(int)) {
 
 // wantTimes wants the times of the numbers beside gaps.
 func (c *completeness) wantTimes(s *source, add func(int)) {
-	runs := s.numbers.Runs()
 	for gap := range s.missingHere() {
-		i := firstFrom(runs, gap.First)
+		i := firstFrom(s.numbers, gap.First)
 		var beside []uint64
 		if i > 0 {
-			beside = append(beside, runs[i-1].Last)
+			beside = append(beside, s.numbers[i-1].Last)
 		}
-		if i < len(runs) {
-			beside = append(beside, runs[i].First)
+		if i < len(s.numbers) {
+			beside = append(beside, s.numbers[i].First)
 		}
 		for _, n := range beside {
 			if _, ok := s.edges[n]; !ok {
 				s.find(n, add)
 			}
 		}
+	}
+}
+
+// wantSettled wants what tells whether a gap was to be seen for longer than catchUp.
+func (c *completeness) wantSettled(s *source, add func(int)) {
+	if c.state(s) != StateAlive {
+		return
+	}
+	for gap := range s.missingHere() {
+		if gap.Last < s.settled {
+			continue
+		}
+		for _, h := range slices.Concat(s.in, s.events.in) {
+			if ref := &c.segments[h.segment]; ref.first <= c.settledAt() && ref.last > c.settledAt() {
+				add(h.segment)
+			}
+		}
+		return
 	}
 }
 
@@ -338,10 +397,10 @@ func (c *completeness) readAll(ctx context.Context, todo []int) {
 		c.report.Read++
 		if r.err != nil && ctx.Err() == nil {
 			c.problem("segment of manifest %d: %v", ref.n, r.err)
+			ref.failed = true
+			c.unread = plus(c.unread, ref.entries)
 		}
-		for i := range r.seen {
-			c.take(&r.seen[i])
-		}
+		c.take(r.seen)
 		if c.done += ref.size; c.opts.Progress != nil {
 			c.opts.Progress(c.done, c.total)
 		}
@@ -386,13 +445,15 @@ func (c *completeness) open(ctx context.Context, ref *segmentRef, visit func(m *
 type sighting struct {
 	source      *source // nil: it has none
 	number      uint64
-	at          int64
-	noTime      bool
+	at          int64 // when its request arrived
+	received    int64
+	noTime      bool // it does not say when, or what cannot be
+	isEvent     bool // it has source_event
 	missing     chain.FieldSet
 	redelivered bool
 	share       string
 	quarantine  bool
-	word        *word // a source event
+	word        *word // a source event of the source that its id says
 	ended       ended
 }
 
@@ -403,7 +464,7 @@ func (c *completeness) read(ctx context.Context, ref *segmentRef) ([]sighting, e
 	err := c.open(ctx, ref, nil, func(e *chain.Entry) {
 		if e.Event != "" {
 			if e.Event == chain.EventQuarantine {
-				all = append(all, sighting{quarantine: true, at: e.Received.UnixNano()})
+				all = append(all, sighting{quarantine: true, at: nanos(e.Received)})
 			}
 			return
 		}
@@ -418,17 +479,17 @@ func (c *completeness) read(ctx context.Context, ref *segmentRef) ([]sighting, e
 // look takes from a record what is needed.
 func (c *completeness) look(e *chain.Entry, names map[string]string) sighting {
 	f := e.Facts()
-	s := sighting{number: f.SourceSeq, at: f.Time, missing: f.Missing, redelivered: f.Redelivered}
+	s := sighting{number: f.SourceSeq, received: nanos(e.Received), isEvent: f.SourceEvent, missing: f.Missing, redelivered: f.Redelivered}
 	if f.SourceID != nil {
 		s.source = c.byID[string(f.SourceID)] // all are there: the manifests named them, or what they left out was read
 	}
-	if at, err := time.Parse(time.RFC3339Nano, text(chain.Member(e.Record, "timestamp"))); err == nil {
-		s.at = at.UnixNano()
-	} else {
-		s.noTime = true
-	}
-	if f.SourceEvent {
-		s.word = readWord(e.Record, time.Unix(0, s.at).UTC())
+	var said bool
+	s.at, said = arrival(e.Record, s.received)
+	s.noTime = !said
+	if s.isEvent {
+		if s.source != nil && s.source.isEvents && text(chain.Member(e.Record, "of")) == strings.TrimSuffix(s.source.id, eventsSuffix) {
+			s.word = readWord(e, f.SourceSeq, s.at)
+		}
 		return s
 	}
 	switch {
@@ -476,113 +537,104 @@ func text(value []byte) string {
 	return s
 }
 
-const (
-	maxOpen      = 1000           // open requests that one source event may name
-	maxHeartbeat = 31 * 24 * 3600 // seconds
-)
-
-// readWord reads a source event. What cannot be read of it is left out.
-func readWord(record []byte, at time.Time) *word {
-	w := &word{name: text(chain.Member(record, chain.SourceEventKey)), at: at, reportedBy: text(chain.Member(record, "reported_by"))}
-	number := func(name string) *uint64 {
-		var n uint64
-		if value := chain.Member(record, name); value == nil || json.Unmarshal(value, &n) != nil || n > maxServed {
-			return nil
+// take takes in what a segment says.
+func (c *completeness) take(seen []sighting) {
+	numbered := make([]*sighting, 0, len(seen))
+	for i := range seen {
+		e := &seen[i]
+		inPeriod := c.from <= e.at && e.at < c.to
+		switch {
+		case e.quarantine && inPeriod:
+			c.report.Quarantined++
+		case e.source == nil && inPeriod && !e.quarantine:
+			c.report.Unnumbered++
+		case e.source != nil:
+			c.place(e)
+			numbered = append(numbered, e)
 		}
-		return &n
 	}
-	w.served, w.recorded = number("served"), number("recorded")
-	if lost := number("lost"); lost != nil {
-		w.lost = *lost
+	// One source after the other, ascending: however its numbers came, and however sparse they are, that takes no long time.
+	slices.SortStableFunc(numbered, func(a, b *sighting) int {
+		return cmp.Or(cmp.Compare(a.source.index, b.source.index), cmp.Compare(a.number, b.number))
+	})
+	for len(numbered) > 0 {
+		s, n := numbered[0].source, 1
+		for n < len(numbered) && numbered[n].source == s {
+			n++
+		}
+		c.takeOf(s, numbered[:n])
+		numbered = numbered[n:]
 	}
-	var open []uint64
-	if value := chain.Member(record, "open"); value != nil && json.Unmarshal(value, &open) == nil {
-		slices.Sort(open)
-		w.open = open[:min(len(open), maxOpen)]
-	}
-	var seconds float64
-	if value := chain.Member(record, "heartbeat_s"); value != nil && json.Unmarshal(value, &seconds) == nil && seconds > 0 && seconds <= maxHeartbeat {
-		w.interval = time.Duration(seconds * float64(time.Second))
-	}
-	return w
 }
 
-// take takes in what was seen of one entry.
-func (c *completeness) take(e *sighting) {
-	inPeriod := c.from <= e.at && e.at < c.to
+// place takes in when a number was taken, and what a source event says.
+func (c *completeness) place(e *sighting) {
 	s := e.source
-	switch {
-	case e.quarantine:
-		if inPeriod {
-			c.report.Quarantined++
-		}
-		return
-	case s == nil:
-		if inPeriod {
-			c.report.Unnumbered++
-		}
-		return
-	}
 	s.place(plus(e.number, 1), e.number, e.at, c.from, c.to)
 	s.note(e.number, e.at)
-	if s.isEvents && e.word != nil {
-		c.hear(s, e)
-	}
-	if !s.isEvents && e.word == nil {
-		c.tally.add(s, e)
-	}
-	if !inPeriod {
-		return
-	}
-	first := s.inPeriod.Add(e.number)
-	if !first || e.redelivered || contains(&s.again, e.number) {
-		s.copies.Add(e.number)
+	if e.received <= c.settledAt() {
+		s.settled = max(s.settled, plus(e.number, 1))
 	}
 	switch {
-	case !first:
-	case s.isEvents != (e.word != nil):
-		c.report.Misplaced++
-	case !s.isEvents:
-		s.present++
-		if e.noTime {
-			c.report.NoTimestamp++
-		}
-		if e.missing == 0 {
-			s.complete++
-		}
-		for f := range c.lacking {
-			c.lacking[f] += uint64(e.missing >> f & 1)
-		}
-		if c.opts.By != "" {
-			share := c.share(e.share)
-			share.Present++
-			if e.missing == 0 {
-				share.Complete++
-			}
-		}
+	case e.word != nil:
+		c.hear(s, e.word)
+	case s.isEvents && e.isEvent:
+		c.strange++
 	}
 }
 
-// hear takes in a source event.
-func (c *completeness) hear(s *source, e *sighting) {
-	w := e.word
-	base := c.byID[strings.TrimSuffix(s.id, eventsSuffix)]
-	if w.served != nil {
-		base.place(*w.served, *w.served, e.at, c.from, c.to)
-		base.hear(*w.served, e.at)
-		if s.said == nil || e.number > s.saidN || e.number == s.saidN && *w.served > *s.said.served {
-			s.said, s.saidN = w, e.number
+// takeOf counts what a segment has of one source, ascending by number, copies in the order of the log.
+func (c *completeness) takeOf(s *source, all []*sighting) {
+	var numbers, copies []uint64
+	for i, e := range all {
+		first := (i == 0 || all[i-1].number != e.number) && !contains(s.seen, e.number)
+		if !first || e.redelivered || contains(s.again, e.number) {
+			copies = append(copies, e.number)
 		}
+		if first {
+			c.count(s, e)
+		}
+		numbers = append(numbers, e.number)
 	}
-	if w.interval > 0 {
-		s.heartbeat = w.interval
+	s.seen, s.copies = union(s.seen, runsOf(numbers)), union(s.copies, runsOf(copies))
+}
+
+// count counts a record that was not there before.
+func (c *completeness) count(s *source, e *sighting) {
+	if !s.isEvents && !e.isEvent {
+		c.tally.add(s, e)
 	}
-	if s.last == nil || e.number >= s.lastN {
-		s.last, s.lastN = w, e.number
+	switch {
+	case e.at < c.from || e.at >= c.to:
+		return
+	case s.isEvents && !e.isEvent:
+		c.report.Misplaced++
+		c.report.Unnumbered++
+		return
+	case s.isEvents:
+		return
 	}
-	if e.at >= c.from-int64(lead) && e.at < c.to {
-		s.spoke = true
-		c.spoken = c.spoken || e.at >= c.from
+	s.present++
+	s.highest = max(s.highest, e.number)
+	complete := e.missing == 0 && !e.isEvent
+	switch {
+	case e.isEvent:
+		c.report.Misplaced++
+	case e.noTime:
+		c.report.NoTimestamp++
+	}
+	if complete {
+		s.complete++
+	}
+	for f := range c.lacking {
+		c.lacking[f] += uint64(e.missing >> f & 1)
+	}
+	if c.opts.By != "" {
+		share := c.share(e.share)
+		share.Present++
+		if complete {
+			share.Complete++
+		}
 	}
 }
 

@@ -14,41 +14,45 @@ import (
 // eventsSuffix is what the id of a source of source events ends with.
 const eventsSuffix = "/events"
 
-// maxServed is the most requests that a source is believed to have served.
-const maxServed = 1 << 53
-
 // source is what is known of one source, of requests or of source events.
 type source struct {
 	id       string
+	index    int // among all
 	isEvents bool
-	events   *source      // of a source of requests, the one that speaks of it; nil: there is none
-	numbers  chain.Ranges // that are in the log
-	again    chain.Ranges // that are in more than one segment
-	in       []holding    // the segments that have some, in the order of the log
+	events   *source       // of a source of requests, the one that speaks of it; nil: there is none
+	listed   []chain.Range // numbers that are in the log, as each segment has them
+	numbers  []chain.Range // the same, ascending
+	again    []chain.Range // numbers that are in more than one segment
+	in       []holding     // the segments that have some, in the order of the log
+
+	firstReceived, lastReceived int64 // between these times, all of them
 
 	// Numbers are taken in the order of time, so that four of them say what is known of all:
 	before uint64 // those below came before the period
 	since  uint64 // this one and those above came when it had begun, or later
 	until  uint64 // those below came before the period's end
 	after  uint64 // this one and those above came after it
-	known  bool   // something is known from before the period's end
 
-	points []point          // times that bound gaps, ascending by number once sorted
-	edges  map[uint64]int64 // times of the numbers beside gaps
+	points  []point          // times that bound gaps, ascending by number once sorted
+	edges   map[uint64]int64 // times of the numbers beside gaps
+	settled uint64           // that there are numbers up to here was to be seen for longer than catchUp
 
-	inPeriod chain.Ranges // numbers of the period that were read
-	copies   chain.Ranges // of them, those that are in the log more than once, or marked as such
-	ended    chain.Ranges // numbers whose requests ended in the period, or might have
-	present  uint64
-	complete uint64
+	seen     []chain.Range // numbers that were read
+	copies   []chain.Range // of them, those that are in the log more than once, or marked as such
+	present  uint64        // in the period
+	highest  uint64        // of these
+	complete uint64        // of these
 
 	// Of a source of events:
-	last      *word
-	lastN     uint64
-	said      *word // the last one that says how many were served
-	saidN     uint64
-	heartbeat time.Duration // 0: not known
-	spoke     bool          // in the period, or shortly before it
+	last        *word  // that the log received
+	end         *word  // with the highest number of those after which nothing comes
+	paced       *word  // the last one that says how often there is one
+	most        *word  // that says the most served
+	limit       uint64 // the least served of those after which nothing comes
+	limitDied   bool   // all of them say that the source died
+	lost        uint64
+	contradicts bool // it said that it had served less than before
+	spoke       bool // in the period
 }
 
 // holding says that a segment has numbers of a source from first to last, if not all of them.
@@ -63,20 +67,9 @@ type point struct {
 	t int64
 }
 
-// word is what a source event says.
-type word struct {
-	name       string
-	at         time.Time
-	served     *uint64
-	recorded   *uint64
-	lost       uint64
-	open       []uint64 // ascending
-	reportedBy string
-	interval   time.Duration // between heartbeats; 0: it does not say
-}
-
 func newSource(id string) *source {
-	return &source{id: id, isEvents: strings.HasSuffix(id, eventsSuffix), since: math.MaxUint64, after: math.MaxUint64}
+	return &source{id: id, isEvents: strings.HasSuffix(id, eventsSuffix) && id != eventsSuffix, since: math.MaxUint64, after: math.MaxUint64,
+		limit: math.MaxUint64, firstReceived: math.MaxInt64, lastReceived: math.MinInt64}
 }
 
 // add puts numbers of a segment into the source.
@@ -84,25 +77,68 @@ func (s *source) add(segment int, runs []chain.Range) {
 	if len(runs) == 0 {
 		return
 	}
-	for _, run := range runs {
-		known := overlap(s.numbers.Runs(), run)
-		for _, again := range known {
-			s.again.AddRange(again)
-		}
-		s.numbers.AddRange(run)
-	}
+	s.listed = append(s.listed, runs...)
 	s.in = append(s.in, holding{segment, runs[0].First, runs[len(runs)-1].Last})
 }
 
-// overlap returns what run has in common with ascending runs.
-func overlap(runs []chain.Range, run chain.Range) (common []chain.Range) {
-	for _, r := range runs[firstFrom(runs, run.First):] {
-		if r.First > run.Last {
-			break
+// list puts the numbers of all segments together.
+func (s *source) list() {
+	slices.SortFunc(s.listed, func(a, b chain.Range) int { return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last)) })
+	for _, run := range s.listed {
+		if n := len(s.numbers); n > 0 && run.First <= s.numbers[n-1].Last {
+			s.again = join(s.again, chain.Range{First: run.First, Last: min(run.Last, s.numbers[n-1].Last)})
 		}
-		common = append(common, chain.Range{First: max(r.First, run.First), Last: min(r.Last, run.Last)})
+		s.numbers = join(s.numbers, run)
 	}
-	return common
+	s.listed = nil
+}
+
+// join adds a run that does not begin before the last one of runs.
+func join(runs []chain.Range, run chain.Range) []chain.Range {
+	if n := len(runs); n > 0 && run.First <= plus(runs[n-1].Last, 1) {
+		runs[n-1].Last = max(runs[n-1].Last, run.Last)
+		return runs
+	}
+	return append(runs, run)
+}
+
+// union returns the numbers of either, both ascending.
+func union(a, b []chain.Range) []chain.Range {
+	if len(b) == 0 {
+		return a
+	}
+	if n := len(a); n == 0 || a[n-1].First <= b[0].First { // the usual case
+		for _, run := range b {
+			a = join(a, run)
+		}
+		return a
+	}
+	all := make([]chain.Range, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		if a[0].First <= b[0].First {
+			all, a = join(all, a[0]), a[1:]
+		} else {
+			all, b = join(all, b[0]), b[1:]
+		}
+	}
+	for _, run := range slices.Concat(a, b) {
+		all = join(all, run)
+	}
+	return all
+}
+
+// runsOf returns ascending numbers as runs.
+func runsOf(numbers []uint64) (runs []chain.Range) {
+	for _, n := range numbers {
+		runs = join(runs, chain.Range{First: n, Last: n})
+	}
+	return runs
+}
+
+// touches reports whether ascending runs have a number of run.
+func touches(runs []chain.Range, run chain.Range) bool {
+	i := firstFrom(runs, run.First)
+	return i < len(runs) && runs[i].First <= run.Last
 }
 
 // firstFrom returns the index of the first run that ends with n or later.
@@ -111,9 +147,8 @@ func firstFrom(runs []chain.Range, n uint64) int {
 	return i
 }
 
-// contains reports whether n is in the set.
-func contains(set *chain.Ranges, n uint64) bool {
-	runs := set.Runs()
+// contains reports whether n is in ascending runs.
+func contains(runs []chain.Range, n uint64) bool {
 	i := firstFrom(runs, n)
 	return i < len(runs) && runs[i].First <= n
 }
@@ -126,7 +161,6 @@ func (s *source) place(below, from uint64, t, periodFrom, periodTo int64) {
 		s.since = min(s.since, from)
 	}
 	if t < periodTo {
-		s.known = true
 		s.until = max(s.until, below)
 	} else {
 		s.after = min(s.after, from)
@@ -138,7 +172,7 @@ func (s *source) clockBack() bool { return s.before > s.since || s.until > s.aft
 
 // note keeps the time of a number that bounds a gap.
 func (s *source) note(n uint64, t int64) {
-	runs := s.numbers.Runs()
+	runs := s.numbers
 	i := firstFrom(runs, n)
 	if i == len(runs) || n > runs[i].First && n < runs[i].Last {
 		return
@@ -151,49 +185,57 @@ func (s *source) note(n uint64, t int64) {
 
 // hear keeps what a source event says of the time at which numbers were taken, where that bounds a gap.
 func (s *source) hear(served uint64, t int64) {
-	if served == 0 || !contains(&s.numbers, served) || !contains(&s.numbers, served-1) {
+	if served == 0 || !contains(s.numbers, served) || !contains(s.numbers, served-1) {
 		s.points = append(s.points, point{served, t})
 	}
 }
 
-// end returns the number behind the last one that is known to have been taken.
-func (s *source) end() uint64 {
+// served returns the number behind the last one that is known to have been taken.
+func (s *source) served() uint64 {
 	var end uint64
-	if runs := s.numbers.Runs(); len(runs) > 0 {
-		end = plus(runs[len(runs)-1].Last, 1)
+	if n := len(s.numbers); n > 0 {
+		end = plus(s.numbers[n-1].Last, 1)
 	}
-	if s.events != nil && s.events.said != nil {
-		end = max(end, *s.events.said.served)
-	}
-	return end
+	return max(end, s.said())
 }
 
-// missing gives the runs of numbers that are not in the log, ascending.
-func (s *source) missing() iter.Seq[chain.Range] {
+// said returns how many were served, as the source says.
+func (s *source) said() uint64 {
+	if s.events == nil || s.events.most == nil {
+		return 0
+	}
+	return *s.events.most.served
+}
+
+// missing gives the runs of numbers that are not in the log, ascending, from one of them on.
+func (s *source) missing(from uint64) iter.Seq[chain.Range] {
 	return func(yield func(chain.Range) bool) {
-		var next uint64
-		for _, run := range s.numbers.Runs() {
+		i, next := firstFrom(s.numbers, from), uint64(0)
+		if i > 0 {
+			next = s.numbers[i-1].Last + 1
+		}
+		for _, run := range s.numbers[i:] {
 			if run.First > next && !yield(chain.Range{First: next, Last: run.First - 1}) {
 				return
 			}
 			next = plus(run.Last, 1)
 		}
-		if end := s.end(); next < end {
+		if end := s.served(); next < end {
 			yield(chain.Range{First: next, Last: end - 1})
 		}
 	}
 }
 
 // missingHere gives what is missing and may belong to the period. What is missing before the first that is known of a source
-// belongs to the period of that, for want of a better one.
+// may be of any time before that.
 func (s *source) missingHere() iter.Seq[chain.Range] {
 	return func(yield func(chain.Range) bool) {
-		if !s.known {
+		first, next := min(s.before, s.since), max(s.until, s.after)
+		if next == 0 {
 			return
 		}
-		first, next := min(s.before, s.since), max(s.until, s.after)
-		for run := range s.missing() {
-			if next == 0 || run.First >= next {
+		for run := range s.missing(first) {
+			if run.First >= next {
 				return
 			}
 			if run.Last < first {
@@ -218,7 +260,7 @@ func size(run chain.Range, first, next uint64) uint64 {
 // bounds returns between which times run was taken; nil where that is not known.
 func (s *source) bounds(run chain.Range) (after, before *time.Time) {
 	lowest, highest := int64(math.MinInt64), int64(math.MaxInt64)
-	runs := s.numbers.Runs()
+	runs := s.numbers
 	i := firstFrom(runs, run.First) // the run behind the gap
 	if i > 0 {
 		if t, ok := s.edges[runs[i-1].Last]; ok {
@@ -254,50 +296,13 @@ func (s *source) firstPoint(n uint64) int {
 
 // relevant reports whether there is something to say of a source of requests.
 func (c *completeness) relevant(s *source) bool {
-	if len(s.inPeriod.Runs()) > 0 || s.events != nil && s.events.spoke {
+	if s.present > 0 || s.events != nil && s.events.spoke {
 		return true
 	}
 	for range s.missingHere() {
 		return true
 	}
-	return false
-}
-
-// defaultHeartbeat is how often a source speaks that does not say how often.
-const defaultHeartbeat = time.Minute
-
-// state says what a source of requests is doing as of its last word.
-func (c *completeness) state(s *source) string {
-	if s.events == nil {
-		return StateNumbers
-	}
-	w := s.events.last
-	if w == nil {
-		return StateSilent // its source events are in what could not be read
-	}
-	switch w.name {
-	case "stop":
-		return StateStopped
-	case "died":
-		return StateDied
-	}
-	if w.at.Before(c.opts.To) && w.at.Add(3*s.interval()).Before(c.judgedAt()) {
-		return StateSilent
-	}
-	return StateAlive
-}
-
-// interval is how often the source speaks.
-func (s *source) interval() time.Duration {
-	return cmp.Or(s.events.heartbeat, defaultHeartbeat)
-}
-
-// judgedAt is the time from which one looks back at who is silent.
-func (c *completeness) judgedAt() time.Time {
-	if c.opts.Now.Before(c.report.LastSealed) {
-		return c.opts.Now
-	}
-	return c.report.LastSealed
+	return c.ending(s) != endKnown || c.state(s) == StateEnded && (c.isNear(s) || s.events != nil && c.isNear(s.events))
 }
 
 // gaps returns what of a source is missing, or may be, in the period, and how many requests were open.
@@ -306,68 +311,114 @@ func (c *completeness) gaps(s *source) (gaps []Gap, open uint64) {
 	if !s.isEvents {
 		state = c.state(s)
 	}
+	late := lateness{next: math.MaxUint64}
+	if state == StateAlive {
+		late = c.lateness(s)
+	}
 	for run := range s.missingHere() {
-		var last *word
-		if state == StateAlive {
-			last = s.events.said
-		}
-		for part, isOpen := range split(run, last) {
-			if isOpen {
-				open = plus(open, size(part, 0, math.MaxUint64))
+		for part := range late.split(run) {
+			all := size(part.Range, 0, math.MaxUint64)
+			after, before := s.bounds(part.Range)
+			if part.what == isOpen && (before == nil || before.UnixNano() >= c.asOf-int64(longestRequest)) {
+				open = plus(open, all)
 				continue
 			}
-			g := Gap{Source: s.id, First: part.First, Last: part.Last}
-			all := size(part, 0, math.MaxUint64)
-			g.Missing = size(part, max(s.before, s.since), min(s.until, s.after))
+			g := Gap{Source: s.id, First: part.First, Last: part.Last, After: after, Before: before}
+			if part.what == isOnTheWay {
+				g.OnTheWay = all
+			} else {
+				g.Missing = size(part.Range, max(s.before, s.since), min(s.until, s.after))
+			}
 			g.Possible = all - g.Missing
-			g.After, g.Before = s.bounds(part)
-			g.Known = s.knownOf(part, state)
+			g.Known = s.knownOf(part.Range, state)
 			gaps = append(gaps, g)
 		}
 	}
 	return gaps, open
 }
 
-// split divides a run into numbers that were open at the last word of a source that lives, or came after it, and others.
-func split(run chain.Range, last *word) iter.Seq2[chain.Range, bool] {
-	return func(yield func(chain.Range, bool) bool) {
-		if last == nil {
-			yield(run, false)
-			return
-		}
+// lateness says which records of a source that lives may still come.
+type lateness struct {
+	open   []uint64 // numbers of requests that had not ended at its last word, ascending
+	behind uint64   // the last of them that the word has room for, if there were more
+	more   uint64   // how many more there were behind that one
+	most   uint64   // and below this one
+	next   uint64   // this one and those above were not to be seen for long enough
+}
+
+func (c *completeness) lateness(s *source) lateness {
+	w := s.events.last
+	l := lateness{open: w.open, next: s.settled}
+	if s.events.most != nil {
+		l.next = min(l.next, s.said()) // what came after its last word may be open
+	}
+	if n := len(w.open); n == maxOpen && w.served != nil && w.recorded != nil {
+		inAll := *w.served - min(*w.served, plus(*w.recorded, w.lost))
+		l.behind, l.most = w.open[n-1], *w.served
+		l.more = max(min(inAll, maxOpenInAll), maxOpen) - maxOpen
+	}
+	return l
+}
+
+// What a part of a run of numbers without record is.
+const (
+	isMissing = iota
+	isOpen
+	isOnTheWay
+)
+
+type part struct {
+	chain.Range
+	what int
+}
+
+// split divides a run into what is open, what may be on its way, and what is missing.
+func (l *lateness) split(run chain.Range) iter.Seq[part] {
+	return func(yield func(part) bool) {
 		next := run.First
-		emit := func(r chain.Range, open bool) bool {
-			if next < r.First && !yield(chain.Range{First: next, Last: r.First - 1}, false) {
+		rest := func(last uint64) bool { // what is not open, from next to last
+			if next <= last && next < l.next {
+				p := part{chain.Range{First: next, Last: min(last, l.next-1)}, isMissing}
+				if !yield(p) {
+					return false
+				}
+				next = p.Last + 1
+			}
+			return next > last || yield(part{chain.Range{First: next, Last: last}, isOnTheWay})
+		}
+		emit := func(open chain.Range) bool {
+			if open.First > 0 && !rest(open.First-1) || !yield(part{open, isOpen}) {
 				return false
 			}
-			next = plus(r.Last, 1)
-			return yield(r, open)
+			next = plus(open.Last, 1)
+			return true
 		}
-		for _, n := range last.open {
-			if n >= next && n <= run.Last && !emit(chain.Range{First: n, Last: n}, true) {
+		i, _ := slices.BinarySearch(l.open, run.First)
+		for _, n := range l.open[i:] {
+			if n > run.Last {
+				break
+			}
+			if !emit(chain.Range{First: n, Last: n}) {
 				return
 			}
 		}
-		behind := *last.served
-		if n := len(last.open); n >= maxOpen { // there may be more than it names
-			behind = min(behind, plus(last.open[n-1], 1))
+		if first := max(next, plus(l.behind, 1)); l.more > 0 && first <= run.Last && first < l.most {
+			last := min(run.Last, l.most-1, plus(first, l.more-1))
+			l.more -= last - first + 1
+			if !emit(chain.Range{First: first, Last: last}) {
+				return
+			}
 		}
-		if first := max(next, behind); first <= run.Last && !emit(chain.Range{First: first, Last: run.Last}, true) {
-			return
-		}
-		if next <= run.Last {
-			yield(chain.Range{First: next, Last: run.Last}, false)
-		}
+		rest(run.Last)
 	}
 }
 
 // knownOf says what the source's last word has to do with a gap.
 func (s *source) knownOf(run chain.Range, state string) string {
-	if s.isEvents || s.events == nil || s.events.last == nil {
+	if s.isEvents || s.lastWord() == nil {
 		return ""
 	}
-	runs := s.numbers.Runs()
-	if len(runs) > 0 && run.Last < runs[len(runs)-1].Last {
+	if n := len(s.numbers); n > 0 && run.Last < s.numbers[n-1].Last {
 		return ""
 	}
 	switch state {

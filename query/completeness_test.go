@@ -18,6 +18,7 @@ type line struct {
 	number      int
 	at          string // timestamp, a time of day
 	event       string // the event's time, if it is another
+	received    string // a time of day, if it is another than the event's
 	members     string // further members, with a comma before them
 	redelivered bool
 	conflict    bool
@@ -26,8 +27,12 @@ type line struct {
 
 const day = "2026-11-23T"
 
+// on is a time of that day, or a time.
 func on(s string) time.Time {
-	t, err := time.Parse(time.RFC3339, day+s+"Z")
+	if !strings.Contains(s, "T") {
+		s = day + s + "Z"
+	}
+	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
 		panic(err)
 	}
@@ -56,8 +61,20 @@ func (l line) with(members string) line { l.members += members; return l }
 func (l line) marked() line             { l.redelivered = true; return l }
 func (l line) read(at string) line      { l.event = at; return l }
 
+func (l line) got(at string) line { l.received = at; return l }
+
 // quarantined stands for bytes that were no record.
 var quarantined = line{source: "quarantine"}
+
+// receivedAt is when the log received the line, which was sealed at a time of day.
+func (l line) receivedAt(sealed string) time.Time {
+	for _, at := range []string{l.received, l.event, l.at} {
+		if at != "" {
+			return on(at)
+		}
+	}
+	return on(sealed)
+}
 
 // body is the entry's body.
 func (l line) body() string {
@@ -71,7 +88,7 @@ func (l line) body() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `"time":"%s","record":{`, chain.AppendTime(nil, on(event)))
 	if l.at != "" {
-		fmt.Fprintf(&b, `"timestamp":"%s%sZ"`, day, l.at)
+		fmt.Fprintf(&b, `"timestamp":"%s"`, on(l.at).Format(time.RFC3339))
 	} else {
 		b.WriteString(`"n":1`)
 	}
@@ -92,11 +109,12 @@ func (l line) body() string {
 // records commits a segment of lines, sealed at a time of day.
 func (b *builder) records(sealed string, lines ...line) string {
 	b.at = on(sealed)
-	end, middle := b.head, chain.AppendMiddle(nil, b.at, []byte("vllm.audit"))
+	end := b.head
 	var object bytes.Buffer
 	w := chain.NewSegmentWriter(&object, b.zstd)
 	var sum chain.Summary
 	for _, l := range lines {
+		middle := chain.AppendMiddle(nil, l.receivedAt(sealed), []byte("vllm.audit"))
 		text := chain.AppendEntry(nil, end.NextSeq, end.Entry, middle, nil, l.redelivered || l.conflict, l.conflict, []byte(l.body()))
 		end.Append(chain.Sum(text))
 		e, err := chain.ParseEntry(text)
@@ -147,7 +165,7 @@ func brief(r *Completeness) string {
 		name string
 		n    uint64
 	}{
-		{"possible", r.Possible}, {"open", r.Open}, {"redelivered", r.Redelivered}, {"conflicts", uint64(len(r.Conflicts))}, {"unnumbered", r.Unnumbered},
+		{"possible", r.Possible}, {"on the way", r.OnTheWay}, {"open", r.Open}, {"redelivered", r.Redelivered}, {"conflicts", uint64(len(r.Conflicts))}, {"unnumbered", r.Unnumbered},
 		{"misplaced", r.Misplaced}, {"events missing", r.EventsMissing}, {"problems", uint64(len(r.Problems))},
 	} {
 		if n.n > 0 {
@@ -187,206 +205,210 @@ var (
 	stop  = func(number int, at string, served int) line { return say(number, "stop", at, served, "") }
 )
 
-func TestCompleteness(t *testing.T) {
-	type segment struct {
-		sealed string
-		lines  []line
-	}
-	at := func(sealed string, parts ...any) segment {
-		s := segment{sealed: sealed}
-		for _, p := range parts {
-			switch p := p.(type) {
-			case line:
-				s.lines = append(s.lines, p)
-			case []line:
-				s.lines = append(s.lines, p...)
-			}
+// segment is what was sealed at a time.
+type segment struct {
+	sealed string
+	lines  []line
+}
+
+// sealed is a segment of lines.
+func sealed(at string, parts ...any) segment {
+	s := segment{sealed: at}
+	for _, p := range parts {
+		switch p := p.(type) {
+		case line:
+			s.lines = append(s.lines, p)
+		case []line:
+			s.lines = append(s.lines, p...)
 		}
-		return s
 	}
+	return s
+}
+
+func TestCompleteness(t *testing.T) {
 	for name, test := range map[string]struct {
 		log  []segment
 		want string
 	}{
 		"all there": {
-			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00")), at("10:00:00", stop(1, "08:40:00", 10))},
+			[]segment{sealed("08:30:00", start, reqs(0, 9, "08:10:00")), sealed("10:00:00", stop(1, "08:40:00", 10))},
 			"met: 10 of 10"},
 		"some before and after the period": {
-			[]segment{at("08:30:00", start, reqs(0, 4, "07:50:00"), reqs(5, 9, "08:10:00")), at("10:00:00", reqs(10, 14, "09:00:00"), stop(1, "09:30:00", 15))},
+			[]segment{sealed("08:30:00", start, reqs(0, 4, "07:50:00"), reqs(5, 9, "08:10:00")), sealed("10:00:00", reqs(10, 14, "09:00:00"), stop(1, "09:30:00", 15))},
 			"met: 5 of 5"},
 		"a gap between two": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "08:10:00"), reqs(6, 9, "08:20:00"), stop(1, "08:40:00", 10))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "08:10:00"), reqs(6, 9, "08:20:00"), stop(1, "08:40:00", 10))},
 			"not-met: 8 of 10; 4-5 08:10:03-08:20:00"},
 		"a gap before the period": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "07:40:00"), reqs(6, 9, "07:50:00"), reqs(10, 12, "08:10:00"), stop(1, "08:40:00", 13))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "07:40:00"), reqs(6, 9, "07:50:00"), reqs(10, 12, "08:10:00"), stop(1, "08:40:00", 13))},
 			"met: 3 of 3"},
 		"a gap over the period's begin": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "07:40:00"), reqs(6, 9, "08:10:00"), stop(1, "08:40:00", 10))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "07:40:00"), reqs(6, 9, "08:10:00"), stop(1, "08:40:00", 10))},
 			"unknown: 4 of 4, 2 possible; 4-5 07:40:03-08:10:00"},
 		"a gap over the period's end": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "08:40:00"), reqs(6, 9, "09:10:00"), stop(1, "09:40:00", 10))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "08:40:00"), reqs(6, 9, "09:10:00"), stop(1, "09:40:00", 10))},
 			"unknown: 4 of 4, 2 possible; 4-5 08:40:03-09:10:00"},
 		"heartbeats narrow a gap down": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "07:40:00"), say(1, "heartbeat", "07:59:59", 5, ""), say(2, "heartbeat", "08:01:00", 8, ""), reqs(9, 9, "08:10:00"), stop(3, "08:40:00", 10))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "07:40:00"), say(1, "heartbeat", "07:59:59", 5, ""), say(2, "heartbeat", "08:01:00", 8, ""), reqs(9, 9, "08:10:00"), stop(3, "08:40:00", 10))},
 			"not-met: 1 of 2, 3 possible; 5-8 07:59:59-08:10:00"},
 		"a heartbeat at the period's begin decides": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "07:40:00"), say(1, "heartbeat", "07:59:59", 6, ""), reqs(6, 9, "08:10:00"), stop(2, "08:40:00", 10))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "07:40:00"), say(1, "heartbeat", "07:59:59", 6, ""), reqs(6, 9, "08:10:00"), stop(2, "08:40:00", 10))},
 			"met: 4 of 4"},
 		"all of the period gone": {
-			[]segment{at("07:50:00", start, reqs(0, 3, "07:40:00")), at("10:00:00", reqs(20, 22, "09:10:00"), stop(9, "09:40:00", 23))},
+			[]segment{sealed("07:50:00", start, reqs(0, 3, "07:40:00")), sealed("10:00:00", reqs(20, 22, "09:10:00"), stop(9, "09:40:00", 23))},
 			"unknown: 0 of 0, 16 possible, 8 events missing; 4-19 07:40:03-09:10:00"},
 		"the first ones gone": {
-			[]segment{at("10:00:00", say(0, "start", "08:01:00", 0, ""), reqs(3, 4, "08:10:00"), stop(1, "08:40:00", 5))},
+			[]segment{sealed("10:00:00", say(0, "start", "08:01:00", 0, ""), reqs(3, 4, "08:10:00"), stop(1, "08:40:00", 5))},
 			"not-met: 2 of 5; 0-2 08:01:00-08:10:00"},
 		"the first ones gone, and the start": {
-			[]segment{at("10:00:00", reqs(3, 4, "08:10:00"), stop(1, "08:40:00", 5))},
+			[]segment{sealed("10:00:00", reqs(3, 4, "08:10:00"), stop(1, "08:40:00", 5))},
 			"unknown: 2 of 2, 3 possible, 1 events missing; 0-2 ?-08:10:00"},
 		"the first ones of a later source gone": {
-			[]segment{at("08:30:00", start, reqs(0, 4, "08:10:00"), stop(1, "08:20:00", 5)), at("12:00:00", req(3, "11:00:00").of("gpu-2/b"))},
-			"met: 5 of 5"},
+			[]segment{sealed("08:30:00", start, reqs(0, 4, "08:10:00"), stop(1, "08:20:00", 5)), sealed("12:00:00", req(3, "11:00:00").of("gpu-2/b"))},
+			"unknown: 5 of 5, 3 possible; 0-2 ?-11:00:00"},
 		"the last ones gone": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "08:10:00"), stop(1, "08:40:00", 6))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "08:10:00"), stop(1, "08:40:00", 6))},
 			"not-met: 4 of 6; 4-5 08:10:03-08:40:00"},
 		"nothing but words": {
-			[]segment{at("10:00:00", say(0, "start", "08:10:00", 0, ""), stop(1, "08:40:00", 6))},
+			[]segment{sealed("10:00:00", say(0, "start", "08:10:00", 0, ""), stop(1, "08:40:00", 6))},
 			"not-met: 0 of 6; 0-5 08:10:00-08:40:00"},
 		"a long request goes on": {
-			[]segment{at("08:56:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00"), say(1, "heartbeat", "08:55:30", 10, `,"open":[4]`))},
+			[]segment{sealed("08:56:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00"), say(1, "heartbeat", "08:55:30", 10, `,"open":[4]`))},
 			"met: 9 of 9, 1 open; alive"},
 		"more open ones than a word names": {
-			[]segment{at("08:56:00", start, reqs(0, 0, "08:10:00"), say(1, "heartbeat", "08:55:30", 1203, `,"open":`+numbers(2, 1001)))},
-			"not-met: 1 of 2, 1201 open; 1-1 08:10:00-08:55:30; alive"},
+			[]segment{sealed("08:56:00", start, reqs(0, 0, "08:10:00"), say(1, "heartbeat", "08:50:00", 1203, ""), say(2, "heartbeat", "08:55:30", 1203, `,"recorded":1,"lost":1,"open":`+numbers(2, 1001)))},
+			"not-met: 1 of 2, 1201 open; 1-1 08:10:00-08:50:00; alive"},
 		"one that was open when the source stopped": {
-			[]segment{at("08:56:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00"), say(1, "stop", "08:55:30", 10, `,"open":[4]`))},
+			[]segment{sealed("08:56:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00"), say(1, "stop", "08:55:30", 10, `,"open":[4]`))},
 			"not-met: 9 of 10; 4-4 08:10:03-08:20:00"},
 		"one behind the last word of a source that lives": {
-			[]segment{at("08:56:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:55:30", 4, ""), reqs(5, 6, "08:55:40"))},
-			"met: 6 of 6, 1 open; alive"},
+			[]segment{sealed("08:56:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:55:30", 4, ""), reqs(5, 6, "08:55:40"))},
+			"unknown: 6 of 6, 1 possible, 1 on the way; 4-4 08:55:30-08:55:40; alive"},
 		"one before the last word, not open": {
-			[]segment{at("08:56:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00"), say(1, "heartbeat", "08:55:30", 10, ""))},
+			[]segment{sealed("08:56:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00"), say(1, "heartbeat", "08:55:30", 10, ""))},
 			"not-met: 9 of 10; 4-4 08:10:03-08:20:00; alive"},
 		"a source died": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "08:10:00"), req(4, "08:10:10").with(`,"was":"server_died"`), say(1, "died", "08:30:00", 6, `,"open":[4,5],"reported_by":"gpu-1/b"`))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "08:10:00"), req(4, "08:10:10").with(`,"was":"server_died"`), say(1, "died", "08:30:00", 6, `,"open":[4,5],"reported_by":"gpu-1/b"`))},
 			"not-met: 5 of 6; 5-5 08:10:10-08:30:00; died"},
 		"a source went silent": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:30:00", 4, ""))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:30:00", 4, ""))},
 			"not-met: 4 of 4; silent"},
 		"a source went silent right at the period's end": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:59:30", 4, ""))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:59:30", 4, ""))},
 			"not-met: 4 of 4; silent"},
 		"a source went silent within the hour before": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "07:20:00"), say(1, "heartbeat", "07:40:00", 4, ""))},
-			"not-met: 0 of 0; silent"},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "07:20:00"), say(1, "heartbeat", "07:40:00", 4, ""))},
+			"unknown: 0 of 0; silent"},
 		"a source went silent long before": {
-			[]segment{at("10:00:00", say(0, "start", "05:00:00", 0, ""), req(0, "08:10:00").of("gpu-2/b"))},
+			[]segment{sealed("2026-11-16T07:00:00Z", say(0, "start", "2026-11-16T07:00:00Z", 0, "")), other},
 			"met: 1 of 1"},
 		"a source that speaks every ten minutes is not silent yet": {
-			[]segment{at("06:25:00", say(0, "start", "05:00:00", 0, `,"heartbeat_s":600`)), at("09:00:00", reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:35:00", 4, ""))},
+			[]segment{sealed("06:25:00", say(0, "start", "05:00:00", 0, `,"heartbeat_s":600`)), sealed("09:00:00", reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:35:00", 4, ""))},
 			"met: 4 of 4; alive"},
 		"and is later": {
-			[]segment{at("06:30:00", say(0, "start", "06:00:00", 0, `,"heartbeat_s":600`)), at("09:30:00", reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:35:00", 4, ""))},
+			[]segment{sealed("06:30:00", say(0, "start", "06:00:00", 0, `,"heartbeat_s":600`)), sealed("09:30:00", reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:35:00", 4, ""))},
 			"not-met: 4 of 4; silent"},
 		"spoke again after the period": {
-			[]segment{at("08:50:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:30:00", 4, "")), at("20:00:00", say(2, "heartbeat", "19:59:50", 4, ""))},
+			[]segment{sealed("08:50:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:30:00", 4, "")), sealed("20:00:00", say(2, "heartbeat", "19:59:50", 4, ""))},
 			"met: 4 of 4; alive"},
 		"a late record closes a gap": {
-			[]segment{at("08:30:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00")), at("10:00:00", stop(1, "08:40:00", 10)), at("20:00:00", req(4, "08:11:00"))},
+			[]segment{sealed("08:30:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00")), sealed("10:00:00", stop(1, "08:40:00", 10)), sealed("20:00:00", req(4, "08:11:00"))},
 			"met: 10 of 10"},
 		"a late record, by the time at which it was read": {
-			[]segment{at("08:30:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00")), at("10:00:00", stop(1, "08:40:00", 10)), at("20:00:00", req(4, "08:11:00").read("19:00:00"))},
+			[]segment{sealed("08:30:00", start, reqs(0, 3, "08:10:00"), reqs(5, 9, "08:20:00")), sealed("10:00:00", stop(1, "08:40:00", 10)), sealed("20:00:00", req(4, "08:11:00").read("19:00:00"))},
 			"met: 10 of 10"},
 		"all records read late": {
-			[]segment{at("20:00:00", start.read("19:00:00"), req(0, "08:11:00").read("19:00:00"), req(1, "09:11:00").read("19:00:00"), stop(1, "09:40:00", 2).read("19:00:00"))},
+			[]segment{sealed("20:00:00", start.read("19:00:00"), req(0, "08:11:00").read("19:00:00"), req(1, "09:11:00").read("19:00:00"), stop(1, "09:40:00", 2).read("19:00:00"))},
 			"met: 1 of 1"},
 		"a lost heartbeat is no lost request": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:20:00", 4, ""), say(3, "heartbeat", "08:22:00", 4, ""), stop(4, "08:40:00", 4))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:20:00", 4, ""), say(3, "heartbeat", "08:22:00", 4, ""), stop(4, "08:40:00", 4))},
 			"met: 4 of 4, 1 events missing"},
 		"no source events": {
-			[]segment{at("10:00:00", reqs(0, 3, "08:10:00"))},
-			"met: 4 of 4"},
+			[]segment{sealed("10:00:00", reqs(0, 3, "08:10:00"))},
+			"unknown: 4 of 4"},
 		"no source": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "08:10:00"), stop(1, "08:40:00", 4), req(0, "08:20:00").of(""))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "08:10:00"), stop(1, "08:40:00", 4), req(0, "08:20:00").of(""))},
 			"met: 4 of 4, 1 unnumbered"},
 		"nothing but records without source": {
-			[]segment{at("10:00:00", req(0, "08:20:00").of(""))},
+			[]segment{sealed("10:00:00", req(0, "08:20:00").of(""))},
 			"unknown: 0 of 0, 1 unnumbered"},
 		"a source that served nothing": {
-			[]segment{at("10:00:00", start, say(1, "heartbeat", "08:20:00", 0, ""), stop(2, "08:40:00", 0))},
+			[]segment{sealed("10:00:00", start, say(1, "heartbeat", "08:20:00", 0, ""), stop(2, "08:40:00", 0))},
 			"met: 0 of 0"},
 		"nothing of that time": {
-			[]segment{at("07:10:00", say(0, "start", "06:00:00", 0, ""), reqs(0, 3, "06:10:00"), stop(1, "06:20:00", 4))},
+			[]segment{sealed("07:10:00", say(0, "start", "06:00:00", 0, ""), reqs(0, 3, "06:10:00"), stop(1, "06:20:00", 4))},
 			"unknown: 0 of 0"},
 		"delivered twice": {
-			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00")), at("10:00:00", req(4, "08:10:04").marked(), stop(1, "08:40:00", 10), stop(1, "08:40:00", 10).marked())},
+			[]segment{sealed("08:30:00", start, reqs(0, 9, "08:10:00")), sealed("10:00:00", req(4, "08:10:04").marked(), stop(1, "08:40:00", 10), stop(1, "08:40:00", 10).marked())},
 			"met: 10 of 10, 2 redelivered"},
 		"delivered twice without mark": {
-			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00")), at("10:00:00", req(4, "08:10:04"), stop(1, "08:40:00", 10))},
+			[]segment{sealed("08:30:00", start, reqs(0, 9, "08:10:00")), sealed("10:00:00", req(4, "08:10:04"), stop(1, "08:40:00", 10))},
 			"met: 10 of 10, 1 redelivered"},
 		"delivered twice at once, without mark": {
-			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00"), req(4, "08:10:04"), stop(1, "08:40:00", 10))},
+			[]segment{sealed("08:30:00", start, reqs(0, 9, "08:10:00"), req(4, "08:10:04"), stop(1, "08:40:00", 10))},
 			"met: 10 of 10, 1 redelivered"},
 		"marked, but the first is not there": {
-			[]segment{at("08:30:00", start, req(0, "08:10:00").marked(), stop(1, "08:40:00", 1))},
+			[]segment{sealed("08:30:00", start, req(0, "08:10:00").marked(), stop(1, "08:40:00", 1))},
 			"met: 1 of 1"},
 		"a conflict": {
-			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00")), at("10:00:00", req(4, "08:10:04").with(`,"x":1`).marked(), stop(1, "08:40:00", 10))},
+			[]segment{sealed("08:30:00", start, reqs(0, 9, "08:10:00")), sealed("10:00:00", req(4, "08:10:04").with(`,"x":1`).marked(), stop(1, "08:40:00", 10))},
 			"not-met: 10 of 10, 1 redelivered, 1 conflicts"},
 		"a conflict without mark": {
-			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00"), req(4, "08:10:04").with(`,"x":1`), stop(1, "08:40:00", 10))},
+			[]segment{sealed("08:30:00", start, reqs(0, 9, "08:10:00"), req(4, "08:10:04").with(`,"x":1`), stop(1, "08:40:00", 10))},
 			"not-met: 10 of 10, 1 redelivered, 1 conflicts"},
 		"a conflict with a record of another time": {
-			[]segment{at("06:30:00", req(4, "06:00:00")), at("08:30:00", start, reqs(0, 9, "08:10:00"), stop(1, "08:40:00", 10))},
+			[]segment{sealed("06:30:00", req(4, "06:00:00")), sealed("08:30:00", start, reqs(0, 9, "08:10:00"), stop(1, "08:40:00", 10))},
 			"not-met: 10 of 10, 1 redelivered, 1 conflicts"},
 		"a conflict of words": {
-			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00"), say(1, "stop", "08:40:00", 12, "")), at("10:00:00", stop(1, "08:40:00", 10))},
+			[]segment{sealed("08:30:00", start, reqs(0, 9, "08:10:00"), say(1, "stop", "08:40:00", 12, "")), sealed("10:00:00", stop(1, "08:40:00", 10))},
 			"not-met: 10 of 12, 1 redelivered, 1 conflicts; 10-11 08:40:00-08:40:00"},
 		"a conflict that only its mark tells of": {
-			[]segment{at("08:30:00", start, line{source: "gpu-1/a", at: "08:10:00", conflict: true}, stop(1, "08:40:00", 1))},
+			[]segment{sealed("08:30:00", start, line{source: "gpu-1/a", at: "08:10:00", conflict: true}, stop(1, "08:40:00", 1))},
 			"not-met: 1 of 1, 1 conflicts"},
 		"a gap up to the period's first moment": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "07:59:00"), reqs(5, 6, "08:00:00"), stop(1, "08:40:00", 7))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "07:59:00"), reqs(5, 6, "08:00:00"), stop(1, "08:40:00", 7))},
 			"unknown: 2 of 2, 1 possible; 4-4 07:59:03-08:00:00"},
 		"a gap before the period, written out of order": {
-			[]segment{at("10:00:00", start, reqs(0, 1, "07:50:00"), req(3, "07:51:00"), req(6, "07:55:00"), req(2, "07:50:30"), req(7, "08:10:00"), stop(1, "08:40:00", 8))},
+			[]segment{sealed("10:00:00", start, reqs(0, 1, "07:50:00"), req(3, "07:51:00"), req(6, "07:55:00"), req(2, "07:50:30"), req(7, "08:10:00"), stop(1, "08:40:00", 8))},
 			"met: 1 of 1"},
 		"a gap that began long before the period": {
-			[]segment{at("05:10:00", say(0, "start", "05:00:00", 0, ""), reqs(0, 3, "05:01:00")), at("10:00:00", reqs(6, 7, "08:10:00"), stop(1, "08:40:00", 8))},
+			[]segment{sealed("05:10:00", say(0, "start", "05:00:00", 0, ""), reqs(0, 3, "05:01:00")), sealed("10:00:00", reqs(6, 7, "08:10:00"), stop(1, "08:40:00", 8))},
 			"unknown: 2 of 2, 2 possible; 4-5 05:01:03-08:10:00"},
 		"two long requests, named out of order": {
-			[]segment{at("08:56:00", start, reqs(0, 3, "08:10:00"), reqs(6, 9, "08:20:10"), say(1, "heartbeat", "08:55:30", 10, `,"open":[5,4]`))},
+			[]segment{sealed("08:56:00", start, reqs(0, 3, "08:10:00"), reqs(6, 9, "08:20:10"), say(1, "heartbeat", "08:55:30", 10, `,"open":[5,4]`))},
 			"met: 8 of 8, 2 open; alive"},
 		"one that was open for long, until the source stopped": {
-			[]segment{at("09:00:00", start, reqs(0, 3, "08:10:00"), reqs(5, 6, "08:20:00"), say(1, "heartbeat", "08:50:00", 7, `,"open":[4]`)),
-				at("10:01:00", say(2, "heartbeat", "10:00:00", 7, `,"open":[4]`)), at("20:00:00", stop(3, "19:00:00", 7))},
+			[]segment{sealed("09:00:00", start, reqs(0, 3, "08:10:00"), reqs(5, 6, "08:20:00"), say(1, "heartbeat", "08:50:00", 7, `,"open":[4]`)),
+				sealed("10:01:00", say(2, "heartbeat", "10:00:00", 7, `,"open":[4]`)), sealed("20:00:00", stop(3, "19:00:00", 7))},
 			"not-met: 6 of 7; 4-4 08:10:03-08:20:00"},
 		"one that was open until a word before the last, which does not say": {
-			[]segment{at("09:00:00", start, reqs(0, 3, "08:10:00"), reqs(5, 6, "08:20:00"), say(1, "heartbeat", "08:50:00", 7, `,"open":[4]`)),
-				at("10:01:00", say(2, "heartbeat", "10:00:00", 7, `,"open":[4]`)), at("15:00:00", say(3, "heartbeat", "15:00:00", 7, "")),
-				at("20:00:00", line{source: "gpu-1/a/events", number: 4, at: "20:00:00", bare: true, members: `,"source_event":"model_checksum"`})},
-			"not-met: 6 of 7; 4-4 08:10:03-08:20:00; alive"},
+			[]segment{sealed("09:00:00", start, reqs(0, 3, "08:10:00"), reqs(5, 6, "08:20:00"), say(1, "heartbeat", "08:50:00", 7, `,"open":[4]`)),
+				sealed("10:01:00", say(2, "heartbeat", "10:00:00", 7, `,"open":[4]`)), sealed("15:00:00", say(3, "heartbeat", "15:00:00", 7, "")),
+				sealed("20:00:00", line{source: "gpu-1/a/events", number: 4, at: "20:00:00", bare: true, members: `,"source_event":"model_checksum"`})},
+			"not-met: 6 of 7; 4-4 08:10:03-08:20:00; silent"},
 		"a source went silent after the period": {
-			[]segment{at("08:50:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:30:00", 4, "")), at("12:10:00", say(2, "heartbeat", "12:00:00", 4, "")), at("20:00:00", req(0, "19:00:00").of("gpu-2/b"))},
-			"met: 4 of 4; alive"},
+			[]segment{sealed("08:50:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:30:00", 4, "")), sealed("12:10:00", say(2, "heartbeat", "12:00:00", 4, "")), sealed("20:00:00", req(0, "19:00:00").of("gpu-2/b"))},
+			"met: 4 of 4; silent"},
 		"nothing of that time, but of shortly before": {
-			[]segment{at("10:00:00", say(0, "start", "07:10:00", 0, ""), reqs(0, 3, "07:20:00"), stop(1, "07:30:00", 4))},
+			[]segment{sealed("10:00:00", say(0, "start", "07:10:00", 0, ""), reqs(0, 3, "07:20:00"), stop(1, "07:30:00", 4))},
 			"unknown: 0 of 0"},
 		"a source that served nothing, and records without source": {
-			[]segment{at("10:00:00", start, say(1, "heartbeat", "08:20:00", 0, ""), stop(2, "08:40:00", 0), req(0, "08:20:00").of(""))},
+			[]segment{sealed("10:00:00", start, say(1, "heartbeat", "08:20:00", 0, ""), stop(2, "08:40:00", 0), req(0, "08:20:00").of(""))},
 			"unknown: 0 of 0, 1 unnumbered"},
 		"a conflict of words, the larger one last": {
-			[]segment{at("08:30:00", start, reqs(0, 9, "08:10:00"), stop(1, "08:40:00", 10)), at("10:00:00", stop(1, "08:40:00", 12))},
+			[]segment{sealed("08:30:00", start, reqs(0, 9, "08:10:00"), stop(1, "08:40:00", 10)), sealed("10:00:00", stop(1, "08:40:00", 12))},
 			"not-met: 10 of 12, 1 redelivered, 1 conflicts; 10-11 08:40:00-08:40:00"},
 		"a clock that was set back over the period's end": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "09:01:00"), reqs(6, 9, "08:50:00"), stop(1, "09:10:00", 10))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "09:01:00"), reqs(6, 9, "08:50:00"), stop(1, "09:10:00", 10))},
 			"unknown: 4 of 4, 2 possible; 4-5 09:01:03-08:50:00"},
 		"a clock that was set back": {
-			[]segment{at("10:00:00", start, reqs(0, 3, "08:01:00"), reqs(6, 9, "07:58:00"), reqs(12, 14, "08:10:00"), stop(1, "08:40:00", 15))},
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "08:01:00"), reqs(6, 9, "07:58:00"), reqs(12, 14, "08:10:00"), stop(1, "08:40:00", 15))},
 			"not-met: 7 of 9, 2 possible; 4-5 08:01:03-07:58:00; 10-11 07:58:03-08:10:00"},
 		"an event where a request belongs": {
-			[]segment{at("10:00:00", start, req(0, "08:10:00").with(`,"source_event":"start"`), req(1, "08:11:00"), stop(1, "08:40:00", 2))},
-			"met: 1 of 1, 1 misplaced"},
+			[]segment{sealed("10:00:00", start, req(0, "08:10:00").with(`,"source_event":"start"`), req(1, "08:11:00"), stop(1, "08:40:00", 2))},
+			"met: 2 of 2, 1 misplaced"},
 		"numbers as large as they get": {
-			[]segment{at("10:00:00", reqs(0, 0, "08:10:00"), req(9223372036854775807, "08:20:00"), req(9223372036854775807, "08:20:00").of("gpu-2/b"))},
+			[]segment{sealed("10:00:00", reqs(0, 0, "08:10:00"), req(9223372036854775807, "08:20:00"), req(9223372036854775807, "08:20:00").of("gpu-2/b"))},
 			"not-met: 3 of 9223372036854775809, 9223372036854775807 possible; 1-9223372036854775806 08:10:00-08:20:00; 0-9223372036854775806 ?-08:20:00"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -395,7 +417,7 @@ func TestCompleteness(t *testing.T) {
 				b.records(s.sealed, s.lines...)
 			}
 			if r := b.complete(nil); brief(r) != test.want {
-				t.Errorf("%s\nwant %s\n%s", brief(r), test.want, asJSON(r))
+				t.Errorf("%s\nwant %s\n%q, %q", brief(r), test.want, r.Reasons, r.Problems)
 			}
 		})
 	}
@@ -623,8 +645,8 @@ func TestCompletenessReads(t *testing.T) {
 	}
 	b.m.opened.Store(0)
 	r := b.complete(func(o *CompletenessOptions) { o.Now = on("19:55:00") })
-	// 12 of the period and the hour before it, one after it, and the last one, for the source's last word; each with its manifest.
-	if brief(r) != "met: 30 of 30; alive" || r.Segments != 120 || r.Read != 14 || b.m.opened.Load() != 121+2*14 {
+	// 7 of the period and the ten minutes before it, one after it, and the last one, for the source's last word; each with its manifest.
+	if brief(r) != "met: 30 of 30; alive" || r.Segments != 120 || r.Read != 9 || b.m.opened.Load() != 121+2*9 {
 		t.Errorf("%s, %d of %d segments, %d objects opened", brief(r), r.Read, r.Segments, b.m.opened.Load())
 	}
 }
@@ -638,7 +660,7 @@ func TestCompletenessTexts(t *testing.T) {
 		{source: "gpu-1/a", number: 4, at: "08:20:00", bare: true},
 		say(3, "died", "08:30:00", 6, `,"recorded":5,"lost":1,"reported_by":"gpu-1/b"`),
 		line{source: "gpu-2/c", number: 0, bare: true}.read("08:15:00"),
-		say(7, "heartbeat", "08:05:00", 0, "").of("gpu-2/d/events"),
+		saying("gpu-2/d", 7, "heartbeat", "08:05:00", 0),
 	})...)
 	r := b.complete(nil)
 	if got := r.Gaps[0].Known; got != "the source's last numbers: the process died" {
@@ -651,7 +673,7 @@ func TestCompletenessTexts(t *testing.T) {
 		t.Errorf("of gpu-2/d: %s", asJSON(s))
 	}
 	for _, want := range []string{
-		"sources without source events: 1;", "sources whose start is not in the log: 1", "in all their lives: 1", "records without a timestamp that can be read: 1;", "source events that are missing, at the most: 9;",
+		"sources without source events: 1;", "sources whose start is not in the log: 1", "in all their lives: 1", "records whose timestamp is missing or cannot be: 1;", "source events that are missing, at the most: 9;",
 		"could not be read as records: 1;",
 	} {
 		if !says(r.Notes, want) {

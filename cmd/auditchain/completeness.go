@@ -22,12 +22,14 @@ func newCompleteness() *cobra.Command {
 Each model server numbers its requests in the order of their arrival, so that a number without record is a request without
 record, and arrived between its neighbours. What it says of itself (source events: how many it served, that it stopped or
 died) tells of its last requests. Numbers are read off all signed manifests, those after the period too, since late records
-close gaps; segments are read, and checked against their manifests, as far as the period needs it. Whether the manifests
-follow each other, and whether the log's end was cut off, is what "auditchain verify" tells.
+close gaps; segments are read, and checked against their manifests, as far as the period needs it. What "auditchain verify"
+tells besides is not looked for here: segments that the period does not need, locks, and what lies over objects.
 
-Requests that had not ended at the last word of a server that lives are open, and not counted as served. What may have arrived in the
-period or beside it is counted as possible, and percentages are given with and without it. A server that went silent, neither
-stopped nor found dead, is against completeness: nobody can know what it served after its last word.
+Requests that had not ended at the last word of a server that lives are open, and not counted as served, for a day at most. What may have
+arrived in the period or beside it, or may be on its way to the log, is counted as possible, and percentages are given with and
+without it. A server that went silent in the period, neither stopped nor found dead, is against completeness: nobody can know what
+it served after its last word. One that went silent in the 7 days before it leaves the period unknown, and so does one
+that never spoke; --ended says of which servers you know that they ended then, such as a machine that was taken away.
 
 The period is [from, to): a time given with --to is not in it, a date is, to its last moment (UTC). Without --from and --to it is the
 last 24 hours.
@@ -36,8 +38,9 @@ With --counters-before and --counters-after, a model server's /metrics as they w
 count of requests (http_requests_total, POST) is compared with the records of those that ended in the period: it finds
 what was served without the middleware. Give the period by the times at which they were read.
 
-Exit code 0: as complete as --min and --min-complete ask, and nothing against it. 1: less, a conflict, a silent server, or more
-counted than recorded. 2: it could not be told, or nothing at all is known of the period.`,
+Exit code 0: as complete as --min and --min-complete ask, and nothing against it. 1: less for certain, a conflict, a server that went
+silent in the period or has records of more than it had served when it stopped, or more counted than recorded. 2: it could not be
+told, or nothing at all is known of the period. How it is counted is in docs/RECORDS.md, section 6.`,
 		Example: `  auditchain completeness -c /etc/fluent-bit/fluent-bit.yaml --key audit.pub.pem --from 2026-03-01 --to 2026-03-31
   auditchain completeness --bucket audit --chain audit.example.com/prod --key audit.pub.pem --by model --min 99.9
   curl -s http://gpu-1:8000/metrics >before; date -u +%FT%TZ   # and so again at the period's end
@@ -117,6 +120,7 @@ func completenessOf(cmd *cobra.Command, target *targetFlags, s section, opts que
 type completenessFlags struct {
 	from, to             string
 	by                   string
+	ended                []string
 	least, leastComplete string
 	asJSON               bool
 	before, after, host  string
@@ -127,6 +131,7 @@ func (c *completenessFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&c.from, "from", "", "the period's begin: a date (2026-03-01) or a time (RFC 3339); without it, 24 hours before its end")
 	f.StringVar(&c.to, "to", "", "the period's end: a date, included, or a time, not included; without it, now")
+	f.StringArrayVar(&c.ended, "ended", nil, "pattern of ids, * for any characters: these sources ended with their last word; may be repeated")
 	f.StringVar(&c.by, "by", "", "print a table by source, model or hour")
 	f.StringVar(&c.least, "min", "100", "percentage of the requests served that must have a record")
 	f.StringVar(&c.leastComplete, "min-complete", "0", "percentage of the requests served that must have a record with every audit field")
@@ -138,7 +143,7 @@ func (c *completenessFlags) add(cmd *cobra.Command) {
 }
 
 func (c *completenessFlags) options(now time.Time) (opts query.CompletenessOptions, err error) {
-	opts = query.CompletenessOptions{Now: now, By: c.by}
+	opts = query.CompletenessOptions{Now: now, By: c.by, Ended: c.ended}
 	if opts.From, opts.To, err = parsePeriod(c.from, c.to, now); err != nil {
 		return opts, err
 	}

@@ -69,8 +69,11 @@ func (p *printer) served(r *query.Completeness) {
 	}
 	p.line("  recorded   %d, %s", r.Present, percentText(r.PercentAtLeast, r.Percent))
 	p.line("  missing    %d", r.Missing)
-	if r.Possible > 0 {
-		p.line("             and %d that arrived in the period or beside it", r.Possible)
+	if n := r.Possible - r.OnTheWay; n > 0 {
+		p.line("             and %d that arrived in the period or beside it", n)
+	}
+	if r.OnTheWay > 0 {
+		p.line("             and %d whose records may be on the way", r.OnTheWay)
 	}
 	if r.CompletePercent != nil {
 		p.line("  complete   %d with every audit field, %s %% of what was served", r.Complete, r.CompletePercent)
@@ -145,7 +148,10 @@ func (p *printer) gaps(all []query.Gap) {
 			numbers = fmt.Sprintf("numbers %d to %d", g.First, g.Last)
 		}
 		p.line("  %s %s, %s", g.Source, numbers, between(g.After, g.Before))
-		if g.Possible > 0 {
+		switch {
+		case g.OnTheWay > 0:
+			p.line("    may be on the way")
+		case g.Possible > 0:
 			p.line("    %d of them surely in the period, %d in it or beside it", g.Missing, g.Possible)
 		}
 		if g.Known != "" {
@@ -177,12 +183,19 @@ func (p *printer) sources(all []query.SourceReport) {
 			last = clock(*s.LastWord)
 		}
 		switch {
-		case s.State == query.StateSilent && last == "":
-			told = append(told, fmt.Sprintf("%s: its last word cannot be read", s.ID))
 		case s.State == query.StateSilent:
 			told = append(told, fmt.Sprintf("%s went silent: its last word is of %s, and what it served after that cannot be known", s.ID, last))
 		case s.State == query.StateDied:
 			told = append(told, fmt.Sprintf("%s died; %s found it at %s", s.ID, s.ReportedBy, last))
+		}
+		if s.State == query.StateEnded {
+			told = append(told, fmt.Sprintf("%s ended with the last that the log has of it, as was said when asking", s.ID))
+		}
+		if s.Contradicts {
+			told = append(told, fmt.Sprintf("%s contradicts itself: it said later that it had served less, or spoke after its end", s.ID))
+		}
+		if s.Beyond {
+			told = append(told, fmt.Sprintf("%s has records of more than it had served when it ended", s.ID))
 		}
 		if s.Lost > 0 {
 			told = append(told, fmt.Sprintf("%s says that it could not write %d records, in all its life", s.ID, s.Lost))
