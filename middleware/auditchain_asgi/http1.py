@@ -152,7 +152,7 @@ class _Connection:
     async def run(self) -> None:
         try:
             while not self._server.stopping and await self._request():
-                pass
+                await asyncio.sleep(0)  # else those that are here already would be answered before anybody else gets a turn
         except (ConnectionError, TimeoutError, asyncio.TimeoutError):
             pass  # the client is gone
         except asyncio.CancelledError:

@@ -130,8 +130,9 @@ class Connection:
                 if not match or match[2] == b"101":
                     raise wire.Malformed("its status line is malformed")
                 status = int(match[2])
-                if status >= 200:  # others come before the response
+                if status >= 200:
                     break
+                await asyncio.sleep(0)  # others come before the response, and may be many
             length = wire.body_length(head.fields, match[1])
         except (OSError, wire.Malformed) as e:
             raise UpstreamError(f"the model server gave no response: {e}") from None

@@ -17,6 +17,9 @@ _MAX_SIZE_LINE = 256
 # How much of a body is taken at a time, in bytes.
 _PIECE = 64 << 10
 
+# After how many reads the event loop gets its turn: one of what is here already never waits, and there may be thousands of them.
+_READS = 8
+
 # In the place of a body's length: it comes in chunks, or it lasts until the connection is closed.
 CHUNKED = -1
 UNTIL_CLOSE = -2
@@ -140,12 +143,16 @@ class Body:
         self._framing = length
         self._left = max(length, 0)  # of the body, or of the chunk
         self._within = False  # a chunk, or the end of the line after it
+        self._reads = 0
         self.complete = length == 0
 
     async def read(self) -> bytes:
         """The next bytes; none, and complete is set, where there are no more. Malformed or Cut otherwise."""
         if self.complete:
             return b""
+        self._reads += 1
+        if self._reads % _READS == 0:
+            await asyncio.sleep(0)
         if self._framing == CHUNKED:
             await self._next_chunk()
             if self.complete:

@@ -26,6 +26,22 @@ async def echo(scope: dict, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": text})
 
 
+class Turns:
+    """Counts how often the event loop has given others their turn."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._task = asyncio.ensure_future(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            self.count += 1
+            await asyncio.sleep(0)
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+
 class Client:
     """One connection."""
 
@@ -65,6 +81,11 @@ class Case(unittest.IsolatedAsyncioTestCase):
         self.addAsyncCleanup(server.stop, 0)
         self.server = server
         return server
+
+    def turns(self) -> Turns:
+        turns = Turns()
+        self.addCleanup(turns.stop)
+        return turns
 
     async def client(self, server: Optional[http1.Server] = None) -> Client:
         client = Client(*await asyncio.open_connection(*(server or self.server).address))

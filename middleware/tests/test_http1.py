@@ -206,6 +206,35 @@ class RequestsTest(Case):
         await asyncio.gather(*(one(i) for i in range(200)))
 
 
+class FairnessTest(Case):
+    """What has arrived already is not read in one go, while others wait."""
+
+    async def test_small_chunks(self) -> None:
+        reader = asyncio.StreamReader()
+        reader.feed_data(b"1\r\nx\r\n" * 10_000 + b"0\r\n\r\n")
+        body, size, turns = wire.Body(reader, wire.CHUNKED), 0, self.turns()
+        while not body.complete:
+            size += len(await body.read())
+        self.assertEqual(size, 10_000)
+        self.assertGreater(turns.count, 1000)
+
+    async def test_pipelined(self) -> None:
+        turns, seen = self.turns(), []
+
+        async def app(scope: dict, receive: Any, send: Any) -> None:
+            seen.append(turns.count)
+            await send(start(204))
+            await send(part(b""))
+
+        await self.serve(app)
+        seen.clear()  # of the lifespan
+        client = await self.client()
+        client.write(GET * 500)
+        for _ in range(500):
+            await client.response()
+        self.assertEqual(len(set(seen)), 500)
+
+
 class ResponsesTest(Case):
     """What an application sends, and what the client gets."""
 

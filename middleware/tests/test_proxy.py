@@ -381,6 +381,15 @@ class FailuresTest(ProxyCase):
         self.assertEqual(len((await client.response())[2]), 50_000_000)
 
 
+class FairnessTest(ProxyCase):
+    async def test_many_interim_responses(self) -> None:
+        reader, turns = asyncio.StreamReader(), self.turns()
+        reader.feed_data(b"HTTP/1.1 103 E\r\n\r\n" * 1000 + b"HTTP/1.1 204 No Content\r\n\r\n")
+        response = await upstream.Connection(reader, mock.Mock()).response(b"GET")
+        self.assertEqual(response.status, 204)
+        self.assertGreater(turns.count, 900)
+
+
 class PoolTest(ProxyCase):
     OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
