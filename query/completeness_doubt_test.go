@@ -2,7 +2,13 @@ package query
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/auditchain/auditchain/chain"
 )
 
 // saying is a source event of a source.
@@ -179,5 +185,167 @@ func TestCompletenessDoubted(t *testing.T) {
 				t.Errorf("%s\nwant %s, %s\n%q, %q", brief(r), test.want, test.because, r.Reasons, r.Problems)
 			}
 		})
+	}
+}
+
+// TestCompletenessCertain: what is certain stays so, whatever else could not be read, and what is not stays open.
+func TestCompletenessCertain(t *testing.T) {
+	late := []line{req(10, "11:10:00"), req(11, "11:11:00"), stop(1, "11:40:00", 12)}
+	for name, test := range map[string]struct {
+		lines []line
+		least string
+		want  string
+	}{
+		"a gap":                            {append(reqs(0, 4, "08:10:00"), reqs(6, 9, "08:20:00")...), "100", "not-met: 9 of 10, 1 problems; 5-5 08:10:04-08:20:00; silent"},
+		"too little at the best":           {append(reqs(0, 4, "08:10:00"), reqs(6, 9, "08:20:00")...), "92.308", "not-met: 9 of 10, 1 problems; 5-5 08:10:04-08:20:00; silent"},
+		"enough at the best":               {append(reqs(0, 4, "08:10:00"), reqs(6, 9, "08:20:00")...), "92.307", "unknown: 9 of 10, 1 problems; 5-5 08:10:04-08:20:00; silent"},
+		"silent, unless it spoke in there": {reqs(0, 9, "08:10:00"), "100", "unknown: 10 of 10, 1 problems; silent"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := build(t, "audit.example.com/certain")
+			b.records("08:40:00", append(test.lines, start)...)
+			unread := b.records("12:00:00", late...)
+			b.m.objects[unread][0].data[20] ^= 1
+			r := b.complete(func(o *CompletenessOptions) { o.Min, _ = ParsePercent(test.least) })
+			if brief(r) != test.want {
+				t.Errorf("%s\nwant %s\n%q, %q", brief(r), test.want, r.Reasons, r.Problems)
+			}
+		})
+	}
+}
+
+// TestCompletenessUnlisted: a segment that is gone, and of which nobody knows what it had, matters only where it may close a gap.
+func TestCompletenessUnlisted(t *testing.T) {
+	var sparse []line
+	for i := range 20_001 {
+		sparse = append(sparse, line{source: "gpu-3/c", number: 2 * i, bare: true})
+	}
+	for name, test := range map[string]struct {
+		at    string // when the sparse numbers came
+		lines []line
+		want  string
+	}{
+		"no gap":                  {"12:00:00", reqs(0, 4, "08:10:00"), "met: 5 of 5"},
+		"a gap before it came":    {"12:00:00", append(reqs(0, 2, "08:10:00"), req(4, "08:20:00")), "unknown: 4 of 5, 1 problems; 3-3 08:10:02-08:20:00"},
+		"a gap after it had come": {"05:00:00", append(reqs(0, 2, "08:10:00"), req(4, "08:20:00")), "not-met: 4 of 5; 3-3 08:10:02-08:20:00"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := build(t, "audit.example.com/unlisted")
+			for i := range sparse {
+				sparse[i].at = test.at
+			}
+			gone := b.records(test.at, sparse...)
+			b.records("13:00:00", append(test.lines, start, stop(1, "08:40:00", 5))...)
+			delete(b.m.objects, gone)
+			if r := b.complete(nil); brief(r) != test.want {
+				t.Errorf("%s\nwant %s\n%q, %q", brief(r), test.want, r.Reasons, r.Problems)
+			}
+		})
+	}
+}
+
+// TestCompletenessSpliced: manifests that do not continue each other, though the key's holder signed each, leave all unknown.
+func TestCompletenessSpliced(t *testing.T) {
+	for name, change := range map[string]func(m *chain.Manifest){
+		"another manifest before it": func(m *chain.Manifest) { m.PreviousManifest = &chain.Hash{1} },
+		"another entry before it":    func(m *chain.Manifest) { m.PreviousHead = &chain.Hash{1} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := build(t, "audit.example.com/spliced")
+			b.records("06:00:00", req(0, "05:00:00").of("gpu-9/z"), saying("gpu-9/z", 0, "stop", "05:10:00", 1))
+			b.records("06:10:00", req(0, "05:00:00").of("gpu-8/z"), saying("gpu-8/z", 0, "stop", "05:10:00", 1))
+			b.records("09:00:00", append(reqs(0, 3, "08:10:00"), start, stop(1, "08:40:00", 4))...)
+			if r := b.complete(nil); brief(r) != "met: 4 of 4" {
+				t.Fatalf("%s, %q", brief(r), r.Problems)
+			}
+			stored := &b.m.objects[b.Layout.Manifest(2)][0]
+			m, err := chain.PeekManifest(stored.data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(m)
+			if stored.data, _, err = m.Sign(b.k); err != nil {
+				t.Fatal(err)
+			}
+			if r := b.complete(nil); r.Verdict != VerdictUnknown || r.Problems[0] != "manifest 2 does not continue manifest 1" {
+				t.Errorf("%s, %q", brief(r), r.Problems)
+			}
+		})
+	}
+}
+
+// TestReadWord: of what a source event says no more is kept than there may be.
+func TestReadWord(t *testing.T) {
+	long := strings.Repeat("é", 1<<20)
+	word := func(members string) *word {
+		return readWord(&chain.Entry{Record: []byte(`{"source_event":"heartbeat"` + members + `}`)}, 7, 8)
+	}
+	if w := word(fmt.Sprintf(`,"reported_by":%q`, long)); len(w.reportedBy) > maxName || !strings.HasPrefix(long, w.reportedBy) || w.reportedBy == "" {
+		t.Errorf("reported_by of %d bytes", len(w.reportedBy))
+	}
+	if w := word(`,"open":[` + strings.Repeat("1,", 1<<20) + `1]`); len(w.open) != 1 || cap(w.open) > maxOpen {
+		t.Errorf("%d open ones, room for %d", len(w.open), cap(w.open))
+	}
+	if w := word(`,"open":` + numbers(5, 5000)); len(w.open) != maxOpen || w.open[maxOpen-1] != 1004 {
+		t.Errorf("%d open ones", len(w.open))
+	}
+	for text, want := range map[string]string{
+		`[]`: "[]", `[2,1]`: "[1 2]", `[18446744073709551615]`: "[18446744073709551615]", `[18446744073709551616]`: "[]", `[-1]`: "[]",
+		`["1"]`: "[]", `{"a":1}`: "[]", `null`: "[]", `7`: "[]",
+	} {
+		if got := fmt.Sprint(word(`,"open":` + text).open); got != want {
+			t.Errorf("%s is %s, want %s", text, got, want)
+		}
+	}
+	for text, want := range map[string]time.Duration{"60": time.Minute, "0.5": time.Second / 2, "0": 0, "-1": 0, `"x"`: 0, "2678400": 24 * time.Hour, "1e308": 24 * time.Hour} {
+		if w := word(`,"heartbeat_s":` + text); w.interval != want {
+			t.Errorf("heartbeat_s %s is %s, want %s", text, w.interval, want)
+		}
+	}
+}
+
+// TestNumbers: sets of numbers that are put together in whatever order are what they are one by one.
+func TestNumbers(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		s := newSource("gpu-1/a")
+		var want, again, read chain.Ranges
+		var seen []chain.Range
+		for segment := range 5 {
+			var here chain.Ranges
+			for range random.IntN(12) {
+				here.Add(random.Uint64N(40))
+			}
+			for _, run := range here.Runs() {
+				for n := run.First; n <= run.Last; n++ {
+					if !want.Add(n) {
+						again.Add(n)
+					}
+					read.Add(n)
+				}
+			}
+			s.add(segment, here.Runs())
+			seen = union(seen, here.Runs())
+		}
+		s.list()
+		if !slices.Equal(s.numbers, want.Runs()) || !slices.Equal(s.again, again.Runs()) || !slices.Equal(seen, read.Runs()) {
+			t.Fatalf("%v, %v, %v; want %v, %v", s.numbers, s.again, seen, want.Runs(), again.Runs())
+		}
+	}
+}
+
+// TestCompletenessSparse: numbers that come sparse and in falling order take no longer than others.
+func TestCompletenessSparse(t *testing.T) {
+	const segments, each = 20, 10_000
+	b := build(t, "audit.example.com/sparse")
+	for i := range segments {
+		lines := make([]line, each)
+		for j := range lines {
+			lines[j] = line{source: "gpu-1/a", number: 2 * (segments*each - i*each - j), at: "08:10:00", bare: true}
+		}
+		b.records("08:20:00", lines...)
+	}
+	if r := b.complete(nil); r.Present != segments*each || len(r.Gaps) != segments*each {
+		t.Errorf("%d present, %d gaps", r.Present, len(r.Gaps))
 	}
 }
