@@ -45,7 +45,8 @@ class Finder:
             return
         try:
             if not dead["stopped"]:
-                _log.warning("auditchain: %s was killed with %d requests open", dead.source_id, len(dead.open_requests()))
+                count = len(dead.open_requests()) + dead["unslotted"]
+                _log.warning("auditchain: %s was killed with %d requests open", dead.source_id, count)
                 write(b"".join(self._say(dead)))
             dead.remove()
         finally:
@@ -65,7 +66,7 @@ class Finder:
         said = [_server_died(dead.source_id, asked[seq]) for seq in asked if seq not in written.records]
         # The process was killed between writing an event and counting it; or the machine crashed.
         events = max([events, *(seq + 1 for seq in written.events)])
-        unknown = max(dead["open"] - state.SLOTS, 0)  # open, and without a slot: nothing can be said of them
+        unknown = dead["unslotted"]  # nothing can be said of them
         # A crash of the machine has set the state back: neither can it of what came since, unless it is written.
         since = {seq for seq in (*asked, *written.records) if seq >= dead["served"]}
         unknown += max(served - dead["served"], 0) - len(since)

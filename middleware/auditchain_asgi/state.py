@@ -22,7 +22,7 @@ SLOTS = 4096  # requests that are open at a time and are remembered
 _MAGIC = b"auditch1"
 _ID_MAX = 256  # bytes of a source id: as many as the log takes
 COUNTERS = ("served", "recorded", "lost", "failures", "open")
-_WORDS = (*COUNTERS, "events", "stopped", "found_us")
+_WORDS = (*COUNTERS, "events", "stopped", "found_us", "unslotted")
 _WORDS_AT = len(_MAGIC)
 _ID_AT = 128
 _FINDER_AT = _ID_AT + _ID_MAX
@@ -116,8 +116,9 @@ class State:
         self._put_text(_FINDER_AT, source_id)
 
     def open(self, seq: int, arrived_us: int, request_id: bytes, model_change: bool, path: bytes) -> Optional[int]:
-        """Remembers a request; None if there is no room for it."""
+        """Remembers a request, in a slot; None if there is none free, and it is only counted."""
         if not self._free:
+            self["unslotted"] += 1
             return None
         slot = self._free.pop()
         at = _SLOTS_AT + slot * _SLOT.size
@@ -127,9 +128,11 @@ class State:
         return slot
 
     def close_slot(self, slot: Optional[int]) -> None:
-        if slot is not None:
-            self._numbers[(_SLOTS_AT + slot * _SLOT.size) >> 3] = 0
-            self._free.append(slot)
+        if slot is None:
+            self["unslotted"] -= 1
+            return
+        self._numbers[(_SLOTS_AT + slot * _SLOT.size) >> 3] = 0
+        self._free.append(slot)
 
     def open_requests(self) -> List[Open]:
         found = []

@@ -317,6 +317,20 @@ class Killed(Case):
         finder.stop()
         self.assertEqual(len(events(self.dir, "died")), 1)
 
+    def test_more_open_than_slots(self):
+        """Of a request without a slot nothing is known, also when there are few open ones left, and slots are free again."""
+        with mock.patch.object(state, "SLOTS", 4):
+            dead = state.State.create(self.dir, "x", "host/x")
+        slots = [dead.open(seq, 0, b"1" * 16, False, b"/v1/completions") for seq in range(7)]
+        for slot in slots[:3] + slots[-1:]:
+            dead.close_slot(slot)
+        dead["served"], dead["recorded"], dead["open"], dead["events"] = 7, 4, 3, 1
+        dead.close()
+        self.source()
+        (event,) = until(lambda: events(self.dir, "died"))
+        self.assertEqual([r["source"]["seq"] for r in records(self.dir) if r.get("status") == "server_died"], [3])
+        self.assertEqual((event["served"], event["recorded"]), (7, 5))
+
     def test_machine_crashed(self):
         """The state was set back by it: what the files say goes before, and no number is used for something else."""
         dead = state.State.create(self.dir, "x", "host/x")
