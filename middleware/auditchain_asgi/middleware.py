@@ -139,7 +139,7 @@ class AuditMiddleware:
                 self._models = Models(s.model, s.dir, self._models_changed)
                 self._weights = Weights(s.dir, self._models, self._models_changed)
                 self._recorder = Recorder(s, self._digests, self._models, self._weights)
-            source = Source(s.dir, s.file_size, s.queue_limit, s.heartbeat, self._describe, self._models.describe)
+            source = Source(s.dir, s.file_size, s.queue_limit, s.heartbeat, self._describe, self._models.describe, s.deny)
         except OSError as error:
             self._source = None
             self._wrong = f"AUDITCHAIN_DIR: {error}"

@@ -45,13 +45,20 @@ class Source:
         heartbeat: float,
         started: Callable[[], dict],
         models: Callable[[], list],
+        deny: bool = False,
     ) -> None:
-        """started gives what the start event says besides, models what is known of the models. OSError if the
-        directory cannot be written to."""
+        """started gives what the start event says besides, models what is known of the models.
+
+        Of the lines that wait for the disk those beyond queue_limit bytes are lost; with deny none is, and the queue
+        grows beyond it by the lines of requests that run: its user asks failing, which is true from half of it on, and
+        then begins no request.
+
+        OSError if the directory cannot be written to."""
         name = str(uuid.uuid4())
         self.id = f"{_host()}/{name}"
         self.gone = False  # it takes no more requests
         self._queue_limit = queue_limit
+        self._deny = deny
         self._heartbeat = heartbeat
         self._started = started
         self._models = models
@@ -105,7 +112,7 @@ class Source:
             self._running -= 1
             if self.gone:
                 return
-            if self._queued and self._queued + len(line) > self._queue_limit:
+            if self._queued and self._queued + len(line) > self._queue_limit and not self._deny:
                 self._lose(seq)
                 return
             self._queue.append((seq, line))
@@ -120,9 +127,10 @@ class Source:
 
     @property
     def failing(self) -> bool:
-        """Whether lines cannot be written at present."""
+        """Whether lines cannot be written at present, or not as fast as they come."""
         busy = self._busy_since
-        return self._failing_since is not None or busy is not None and time.monotonic() - busy > _STUCK_S
+        stuck = busy is not None and time.monotonic() - busy > _STUCK_S
+        return stuck or self._failing_since is not None or self._queued > self._queue_limit // 2
 
     @property
     def idle(self) -> bool:

@@ -59,8 +59,8 @@ class Case(unittest.TestCase):
         self.addCleanup(directory.cleanup)
         return pathlib.Path(directory.name)
 
-    def source(self, directory=None, file_size=1 << 20, queue_limit=1 << 20, heartbeat=3600.0) -> Source:
-        source = Source(directory or self.dir, file_size, queue_limit, heartbeat, dict, list)
+    def source(self, directory=None, file_size=1 << 20, queue_limit=1 << 20, heartbeat=3600.0, deny=False) -> Source:
+        source = Source(directory or self.dir, file_size, queue_limit, heartbeat, dict, list, deny)
         self.addCleanup(source.stop)
         return source
 

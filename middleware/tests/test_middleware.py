@@ -258,6 +258,34 @@ class Failing(Case):
                 self.assertEqual((error["type"], error["code"]), ("service_unavailable", 503))
 
 
+    def test_deny_while_the_disk_is_slow(self):
+        """Requests are refused before records are lost, and those that run already are recorded."""
+
+        async def waiting(scope, receive, send):
+            await asyncio.sleep(0)  # so that all have begun before one ends
+            await serving(scope, receive, send)
+
+        wrapped = self.wrap(waiting, ON_FAILURE="deny", QUEUE_LIMIT="20K")
+        asyncio.run(Request().through(wrapped))
+        source, hang, real = wrapped._source, threading.Event(), os.write
+        self.addCleanup(hang.set)
+
+        def write(fd, data):
+            hang.wait(20)
+            return real(fd, data)
+
+        async def hundred():
+            return {r.sent[0]["status"] for r in await asyncio.gather(*(Request().through(wrapped) for _ in range(100)))}
+
+        with mock.patch("auditchain_asgi.lines.os.write", write):
+            self.assertEqual(asyncio.run(hundred()), {200})
+            self.assertEqual(asyncio.run(hundred()), {503})
+            hang.set()
+            until(lambda: not source.failing)
+        source.stop()
+        self.assertEqual(len(records(self.dir)), 101)
+
+
 class Metrics(Case):
     def test_counters(self):
         """Of all processes that share the directory; nothing else is served there."""

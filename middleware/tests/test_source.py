@@ -191,6 +191,31 @@ class Faults(Case):
         self.assertEqual((stop["served"], stop["recorded"], stop["lost"], stop["open"]), (1000, 1000 - lost, lost, []))
         self.assertEqual(len(records(self.dir)), 1000 - lost)
 
+    def test_deny(self):
+        """It counts as failing before the queue is full, and of what was begun till then nothing is lost."""
+        source = self.source(queue_limit=10_000, deny=True)
+        until(lambda: events(self.dir, "start"))
+        numbers = [begin(source) for _ in range(1000)]
+        hang, real = threading.Event(), os.write
+        self.addCleanup(hang.set)
+
+        def write(fd, data):
+            hang.wait(20)
+            return real(fd, data)
+
+        with mock.patch("auditchain_asgi.lines.os.write", write):
+            failing = []
+            for seq in numbers:
+                finish(source, seq)
+                failing.append(source.failing)
+            self.assertGreater(source._queued, 20_000)
+            self.assertEqual(failing, sorted(failing))
+            self.assertLess(failing.index(True), 5000 // 50)
+            hang.set()
+            until(lambda: not source.failing)
+        source.stop()
+        self.assertEqual([r["source"]["seq"] for r in records(self.dir)], numbers)
+
     def test_line_longer_than_the_queue(self):
         source = self.source(queue_limit=1000)
         seq = begin(source)
