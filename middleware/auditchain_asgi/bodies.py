@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, NamedTuple, Optional, Tuple
 
 from . import multipart, scan, sse
 from .capture import TAIL, Capture
 
+READ = 1 << 20  # bytes of a request in which members are looked for
 _WHOLE = 64 << 10  # bytes of JSON that are read whole: about a millisecond
+_ASKED = frozenset(("model", "user", "safety_identifier", "metadata", "lora_name", "lora_path"))
 _NESTED = ("response", "message")  # events of /v1/responses and /v1/messages hold the response in these
 _EVENTS = 8  # events looked into at each end of a stream
 
@@ -15,9 +18,10 @@ _EVENTS = 8  # events looked into at each end of a stream
 class Asked(NamedTuple):
     """What a request says of itself."""
 
-    members: dict
+    members: dict  # some of the body's
     model: Optional[str]
     user: Optional[str]
+    sure: bool  # whether there is nothing else in the body that could say so
 
 
 class Answered(NamedTuple):
@@ -37,27 +41,46 @@ _NOTHING = Answered(None, None, None, None, None, False)
 def asked(body: Capture, content_type: str) -> Asked:
     separator = multipart.boundary(content_type)
     if separator is not None:
-        pieces = bytes(body.head[:_WHOLE]), body.last(TAIL)
-        found = {}
-        for name in ("model", "user"):
-            values = (multipart.field(piece, separator, name) for piece in pieces)
-            found[name] = next((v for v in values if v), None)
-        return Asked(found, found["model"], found["user"])
-    members = _members(body)
+        return _form(body, separator)
+    members, sure = _request(body)
     metadata = members.get("metadata")
     names = (members.get("user"), members.get("safety_identifier"), metadata.get("user_id") if isinstance(metadata, dict) else None)
-    return Asked(members, _text(members.get("model")), next(filter(None, map(_text, names)), None))
+    return Asked(members, _text(members.get("model")), next(filter(None, map(_text, names)), None), sure)
+
+
+def _form(body: Capture, separator: bytes) -> Asked:
+    """Of one that is too long the fields at its beginning and its end: between them is a file, as a rule."""
+    found, ended = multipart.fields(bytes(body.head[:READ]), separator, _ASKED)
+    if not ended and body.size > READ:
+        found.update(multipart.fields(body.last(TAIL), separator, _ASKED)[0])
+    return Asked(found, found.get("model"), found.get("user"), ended)
+
+
+def _request(body: Capture) -> Tuple[dict, bool]:
+    """Members of a request, and whether they are sure to be its own: of those that repeat a name a parser takes the last."""
+    if body.whole and body.size <= _WHOLE:
+        try:
+            members = json.loads(body.head)
+        except (ValueError, RecursionError):  # a reader with other limits may take it
+            return scan.members(bytes(body.head), _ASKED)
+        return (members if isinstance(members, dict) else {}), True
+    if body.whole and body.size <= READ:
+        members, sure = scan.members(bytes(body.head), _ASKED)
+        if sure:
+            return members, True
+    # Nothing that stands before what was not read is taken: it may be repeated there.
+    return scan.trailing(body.last(TAIL).decode("utf-8", "replace")), False
 
 
 def answered(body: Capture, stream: bool) -> Answered:
     return _streamed(body) if stream else _of(_members(body))._replace(failed=False)
 
 
-def _members(body: Capture, into: Tuple[str, ...] = ()) -> dict:
-    """The object's members; of one too long to be read in time, those at its beginning and its end."""
+def _members(body: Capture) -> dict:
+    """A response's members; of one too long to be read in time, those at its beginning and its end."""
     if body.whole and body.size <= _WHOLE:
         return sse.members(bytes(body.head))
-    members = scan.leading(bytes(body.head[:_WHOLE]).decode("utf-8", "replace"), into)
+    members = scan.leading(bytes(body.head[:_WHOLE]).decode("utf-8", "replace"))
     members.update(scan.trailing(body.last(TAIL).decode("utf-8", "replace")))
     return members
 

@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any, Awaitable, Callable, Dict, Optional
 
+from .bodies import READ
 from .capture import Capture
 from .content import Streamed
 from .digests import Digests
@@ -17,7 +18,9 @@ Message = Dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-HEAD = 64 << 10  # bytes kept of the beginning of bodies of which only some members are looked for
+HEAD = 64 << 10  # bytes kept of the beginning of a response of which only some members are looked for
+
+_HEADERS = frozenset((b"content-type", b"authorization", b"x-api-key", b"api-key", b"x-request-id"))
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +41,7 @@ class Exchange(Request):
         self.credential = b""
         self.scope = scope
         self._read_headers()
-        self.input = Capture(digests.new(), head)
+        self.input = Capture(digests.new(), max(head, READ))
         self.output = Capture(digests.new(), head)
         self.http_status: Optional[int] = None
         self.stream = False
@@ -54,17 +57,15 @@ class Exchange(Request):
         if not isinstance(headers, (list, tuple)):  # it can be read once only
             headers = list(headers)
             self.scope = {**self.scope, "headers": headers}
-        other_key = b""
+        # Of several of one name the first counts, even if it is empty: so Starlette reads them.
+        first: Dict[bytes, bytes] = {}
         for name, value in headers:
-            if name == b"content-type":
-                self.content_type = value.decode("latin-1")
-            elif name == b"authorization":
-                self.credential = value.split(None, 1)[-1] if value.strip() else b""
-            elif name == b"x-api-key" or name == b"api-key":
-                other_key = other_key or value
-            elif name == b"x-request-id":
-                self.client_request_id = value.decode("latin-1")
-        self.credential = self.credential or other_key
+            if name in _HEADERS and name not in first:
+                first[name] = value
+        self.content_type = first.get(b"content-type", b"").decode("latin-1")
+        self.credential = _credential(first.get(b"authorization", b"")) or first.get(b"x-api-key") or first.get(b"api-key", b"")
+        if b"x-request-id" in first:
+            self.client_request_id = first[b"x-request-id"].decode("latin-1")
 
     def begin(self, source: Source, recorder: Recorder) -> bool:
         """Takes a number; False if the source is gone."""
@@ -160,3 +161,11 @@ class Exchange(Request):
             _log.exception("auditchain: reading the bodies of request %s", self.request_id)
             line = self._recorder.bare_line(self)
         self._source.put(self.seq, line)
+
+
+def _credential(authorization: bytes) -> bytes:
+    """What follows the scheme; all of it where there is no scheme."""
+    words = authorization.split(None, 1)
+    if not words or len(words) == 1 and words[0].lower() in (b"bearer", b"basic"):
+        return b""
+    return words[-1]

@@ -105,7 +105,8 @@ class Recorder:
             record["input_hash"] = self._digests.of(prompt)
         if response is not None:
             record["output_hash"] = self._digests.of(response)
-        record["user_id"] = self._user(request, asked)
+        key = self._digests.pseudonym("key", request.credential) if request.credential else None
+        record["user_id"] = self._user(asked, key)
         record["status"] = status = self._status(request, answered.failed)
         refused = status[0] == "4" and answered.input_tokens is None and answered.output_tokens is None
         record["input_tokens"] = 0 if refused else answered.input_tokens
@@ -117,6 +118,8 @@ class Recorder:
         lora = self._models.lora(model)
         if lora:
             record["lora"] = {"id": lora[0], "checksum": lora[1]}
+        if key is not None:
+            record["api_key"] = key
         error = request.error or answered.error
         if error:
             record["error"] = writing.text(error)
@@ -180,12 +183,12 @@ class Recorder:
             return "500"
         return str(request.http_status)
 
-    def _user(self, request: Request, asked: bodies.Asked) -> str:
+    def _user(self, asked: bodies.Asked, key: Optional[str]) -> Optional[str]:
         if asked.user:
             return self._digests.pseudonym("user", asked.user.encode("utf-8", "surrogatepass"))
-        if request.credential:
-            return self._digests.pseudonym("key", request.credential)
-        return "anonymous"
+        if key is not None:
+            return key
+        return "anonymous" if asked.sure else None
 
     @staticmethod
     def _adapter(request: Request, asked: bodies.Asked) -> Optional[str]:

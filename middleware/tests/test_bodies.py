@@ -161,25 +161,49 @@ class Requests(unittest.TestCase):
             ((None, None), {"model": 3, "user": ["u"], "metadata": "user_id"}),
             ((None, None), ["model"]),
         ):
-            self.assertEqual(bodies.asked(kept(json.dumps(request).encode()), "application/json")[1:], want)
+            self.assertEqual(bodies.asked(kept(json.dumps(request).encode()), "application/json")[1:], (*want, True))
+
+    def asked(self, body, kind="application/json"):
+        return bodies.asked(kept(body, head=bodies.READ), kind)[1:]
 
     def test_long(self):
         """A body too long to be read whole: what is nested, or quoted in a prompt, is not taken for its own."""
-        tricky = '"model":"no","user":"no"}],"model":"no"}' * 10_000
+        tricky = '"model":"no","user":"no"}],"model":"no"}' * 5_000
         nested = [{"model": "no", "user": "no", "content": tricky, "metadata": {"user_id": "no"}}] * 2
+        text = "x" * 200_000
         for request in (
             {"model": "m", "user": "u", "messages": nested},
             {"messages": nested, "model": "m", "user": "u"},
             {"model": "m", "messages": nested, "user": "u"},
             {"messages": nested, "model": "m", "tools": [{"parameters": {"model": {"type": "no"}}}] * 50, "user": "u"},
+            {"model": "m", "prompt": text, "user": "u"},
+            {"prompt": text, "model": "m", "user": "u", "suffix": text},
+            {"prompt": text, "model": "m", "metadata": {"user_id": "u", "user": "no"}, "suffix": text},
         ):
             body = json.dumps(request).encode()
-            self.assertEqual(bodies.asked(kept(body), "application/json")[1:], ("m", "u"))
+            self.assertEqual(self.asked(body), ("m", "u", True))
+            self.assertEqual(self.asked(body[:-1] + b',"user":"v"}'), ("m", "v", True))
+
+    def test_in_doubt(self):
+        """Where a part was not read, it may say something else than what stands before it."""
+        text, many = b"x" * bodies.READ, b"[]," * 30_000
+        for want, body in (
+            ((None, None, False), b'{"model":"m","user":"u","prompt":"' + text + b'"}'),
+            ((None, "u", False), b'{"model":"m","prompt":"' + text + b'","user":"u"}'),
+            (("m", None, False), b'{"user":"u","prompt":"' + text + b'","model":"m"}'),
+            ((None, None, False), b'{"model":"m","user":"u","x":[' + many + b"0]}"),
+            (("m", "u", False), b'{"x":[' + many + b'0],"model":"m","user":"u"}'),
+            ((None, None, False), '{"model":"m","user":"u"}'.encode("utf-16") + b"\0 " * 50_000),
+            (("m", "u", True), b'{"model":"m","user":"u","n":' + b"9" * 5000 + b"}"),
+            (("m", "u", True), b'{"model":"m","user":"u","prompt":"cut'),
+            ((None, None, True), b"no JSON"),
+        ):
+            self.assertEqual(self.asked(body), want, body[:40])
 
     def test_long_takes_no_longer(self):
         """However long a body is, and whatever it is made of."""
-        for inner in (b"[" * 5_000_000, b'"' + b"x" * 10_000_000 + b'"', b'"\\' * 3_000_000, b'{"a":' * 2_000_000, b"1," * 5_000_000, b"\\" * 9_000_000):
-            body = kept(b'{"messages":' + inner + b',"model":"m"}')
+        for inner in (b"[" * 5_000_000, b'"' + b"x" * 10_000_000 + b'"', b'"\\' * 3_000_000, b'{"a":' * 2_000_000, b"1," * 5_000_000, b"\\" * 9_000_000, b'"' + b'\\"' * 500_000 + b'"', b'"",' * 340_000):
+            body = kept(b'{"messages":' + inner + b',"model":"m"}', head=bodies.READ)
             best = min(self.time_taken(body) for _ in range(5))
             self.assertLess(best, 0.05, inner[:10])  # about a millisecond, on a machine that has nothing else to do
 
@@ -201,13 +225,43 @@ class Requests(unittest.TestCase):
         user = b'Content-Disposition: form-data; name="user"\r\n\r\nu'
         for parts in ((model, user, file), (file, model, user), (user, file, model), (quoted, user, model), (user, typed, file)):
             for kind in ("multipart/form-data; boundary=XX", 'Multipart/Form-Data; charset=utf-8; Boundary="XX"'):
-                self.assertEqual(bodies.asked(kept(form(*parts)), kind)[1:], ("whisper", "u"))
+                self.assertEqual(self.asked(form(*parts), kind), ("whisper", "u", True))
+        for want, parts in (
+            ("whisper", (model.replace(b"whisper", b"no"), model)),
+            ("whisper", (model, model.replace(b'"model"', b'"model"; filename=x').replace(b"whisper", b"no"))),
+            ("whisper", (file + b"\r\n--XX \r\n" + model.replace(b"whisper", b"no"), model)),
+            ("whisper\r\n--XX ", (model + b"\r\n--XX ",)),
+            (None, (model.replace(b"whisper", b"x" * 1001),)),
+        ):
+            self.assertEqual(self.asked(form(*parts), "multipart/form-data; boundary=XX")[0], want, parts)
         for kind in ("multipart/form-data", "multipart/form-data; boundary=YY", "text/plain"):
-            self.assertEqual(bodies.asked(kept(form(model, user)), kind)[1:], (None, None))
-        slow = b'--XX\r\nContent-Disposition: form-data; name="file"\r\n' * 20_000
-        begun = time.perf_counter()
-        bodies.asked(kept(slow), "multipart/form-data; boundary=XX")
-        self.assertLess(time.perf_counter() - begun, 1)
+            self.assertEqual(self.asked(form(model, user), kind)[:2], (None, None))
+        long = b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + b"\x00" * bodies.READ
+        self.assertEqual(self.asked(form(model, long, user), "multipart/form-data; boundary=XX"), ("whisper", "u", False))
+        # Behind the form's end there is no field.
+        self.assertEqual(self.asked(form(model) + form(long, typed.replace(b"whisper", b"no")), "multipart/form-data; boundary=XX"), ("whisper", None, True))
+
+    def test_forms_take_no_longer(self):
+        line = b"content-disposition:form-data;name=model\r\n"
+        for unit in (
+            b"--XX\r\n" + line,
+            (b"x--XX\r\n" + line) * 3 + b"\r\n",
+            b"x--XX\r\n" * 5 + line * 5 + b"\r\n",
+            b"\r\n--XX",
+            b"\r\n--XX ",
+            b"\r\n--XX\r\n\r\n",
+            b"\r\n-",
+            b"\r\n--XX\r\n" + b"content-disposition:" + b"; " * 900,
+        ):
+            for size in (97_000, bodies.READ):
+                body = kept((unit * (size // len(unit) + 1))[:size], head=bodies.READ)
+
+                def taken():
+                    begun = time.perf_counter()
+                    bodies.asked(body, "multipart/form-data; boundary=XX")
+                    return time.perf_counter() - begun
+
+                self.assertLess(min(taken() for _ in range(5)), 0.03, unit[:60])
 
 
 if __name__ == "__main__":

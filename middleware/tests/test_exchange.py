@@ -8,7 +8,7 @@ import unittest
 from unittest import mock
 
 from asgi import CHECKSUM, KEY, Case, Request, answering, records, sse
-from auditchain_asgi import capture, exchange, record
+from auditchain_asgi import bodies, capture, exchange, record
 
 ASK = {"model": "asked", "user": "bob", "messages": [{"role": "user", "content": "hi"}]}
 USAGE = {"prompt_tokens": 7, "completion_tokens": 12}
@@ -112,18 +112,37 @@ class Records(Case):
             self.assertEqual(self.one(answering(answer), Request(ask), MODEL_ID=model_id)["model_id"], want)
 
     def test_users(self):
-        for want, ask, headers in (
-            ("user:" + keyed(b"bob"), {"user": "bob"}, [(b"authorization", b"Bearer key")]),
-            ("key:" + keyed(b"key"), {}, [(b"authorization", b"Bearer key"), (b"x-api-key", b"other")]),
-            ("key:" + keyed(b"key"), {}, [(b"authorization", b"key")]),
-            ("key:" + keyed(b"a b"), {}, [(b"authorization", b"Basic a b")]),
-            ("key:" + keyed(b"other"), {}, [(b"authorization", b" "), (b"x-api-key", b"other")]),
-            ("key:" + keyed(b"third"), {}, [(b"api-key", b"third")]),
-            ("anonymous", {}, [(b"authorization", b"")]),
-            ("anonymous", {}, []),
+        bearer, other = (b"authorization", b"Bearer key"), (b"x-api-key", b"other")
+        unread = b'{"prompt":"' + b"x" * bodies.READ + b'"}'
+        for user, key, ask, headers in (
+            ("user:" + keyed(b"bob"), b"key", {"user": "bob"}, [bearer]),
+            ("user:" + keyed(b"bob"), None, {"user": "bob"}, []),
+            ("key:" + keyed(b"key"), b"key", {}, [bearer, other]),
+            ("key:" + keyed(b"key"), b"key", {}, [bearer, (b"authorization", b"Bearer second")]),
+            ("key:" + keyed(b"key"), b"key", {}, [(b"authorization", b"key")]),
+            ("key:" + keyed(b"a b"), b"a b", {}, [(b"authorization", b"Basic a b")]),
+            ("key:" + keyed(b"other"), b"other", {}, [(b"authorization", b" "), other]),
+            ("key:" + keyed(b"other"), b"other", {}, [(b"authorization", b""), bearer, other]),
+            ("key:" + keyed(b"other"), b"other", {}, [(b"authorization", b"Bearer "), other]),
+            ("key:" + keyed(b"other"), b"other", {}, [other, (b"x-api-key", b"second"), (b"api-key", b"third")]),
+            ("key:" + keyed(b"third"), b"third", {}, [(b"x-api-key", b""), other, (b"api-key", b"third")]),
+            ("key:" + keyed(b"key"), b"key", unread, [bearer]),
+            (None, None, unread, []),
+            ("anonymous", None, {}, [(b"authorization", b"")]),
+            ("anonymous", None, {}, []),
         ):
             self.dir = self.directory()
-            self.assertEqual(self.one(answering({}), Request(ask, headers))["user_id"], want)
+            found = self.one(answering({}), Request(ask, headers))
+            self.assertEqual(found["user_id"], user, headers)
+            self.assertEqual(found.get("api_key"), key and "key:" + keyed(key), headers)
+
+    def test_repeated_headers(self):
+        """The first counts, as it does for the application."""
+        form = b'--X\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--X--'
+        types = [(b"content-type", b"multipart/form-data; boundary=X"), (b"content-type", b"application/json")]
+        ids = [(b"x-request-id", b"first"), (b"x-request-id", b"second")]
+        found = self.one(answering({}), Request(form, [*types, *ids]))
+        self.assertEqual((found["model_id"], found["client_request_id"]), ("m", "first"))
 
     def test_hashes(self):
         body, answer = json.dumps(ASK).encode(), json.dumps(ANSWER).encode()
@@ -220,7 +239,7 @@ class Records(Case):
         begin = exchange.Exchange.begin
         with mock.patch.object(exchange.Exchange, "begin", lambda self, *a: seen.append(self) or begin(self, *a)):
             found = self.one(app, Request([b"y" * 10_000] * 300))
-        self.assertLessEqual(max(held), 2 * (exchange.HEAD + 2 * capture.TAIL))
+        self.assertLessEqual(max(held), bodies.READ + exchange.HEAD + 4 * capture.TAIL)
         self.assertEqual((found["input_bytes"], found["output_bytes"]), (3_000_000, 3_000_000))
         self.assertEqual(found["output_hash"], sha256(b"x" * 3_000_000))
 

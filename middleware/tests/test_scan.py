@@ -41,6 +41,49 @@ class Scan(unittest.TestCase):
             self.assertEqual(scan.trailing(text), whole)
         self.assertGreater(seen, 10_000)
 
+    def test_members(self):
+        """Of a whole object what a parser finds, and of one that was cut never the value of another member."""
+        chance = random.Random(3)
+        for _ in range(2000):
+            pairs = [(chance.choice(KEYS), value(chance, 3)) for _ in range(chance.randrange(8))]
+            separators = chance.choice(((",", ":"), (", ", ": "), (" , ", "\t:\n")))
+            ascii = chance.random() < 0.5
+            texts = (json.dumps(key, ensure_ascii=ascii) + separators[1] + json.dumps(v, ensure_ascii=ascii, separators=separators) for key, v in pairs)
+            text = chance.choice(("", "\ufeff", "\n ")) + "{" + separators[0].join(texts) + "}" + chance.choice(("", "\n"))
+            wanted = chance.sample(KEYS, 4)
+            want = {key: v for key, v in dict(pairs).items() if key in wanted}
+            self.assertEqual(scan.members(text.encode(), wanted), (want, True), text)
+            found, _ = scan.members(text.encode()[: chance.randrange(len(text))], wanted)
+            for key, found_value in found.items():
+                self.assertIn((key, found_value), pairs, text)
+
+    def test_members_in_doubt(self):
+        many = "[" * 12_000 + "]" * 12_000
+        for want, text in (
+            (({"user": "b"}, True), '{"user":"a","\\u0075ser":"b"}'),
+            (({"user": None}, True), '{"user":"a","x":"","user":null}'),
+            (({"user": "a"}, True), '{"user":"a","x":' + "9" * 5000 + "}"),
+            (({"user": "a"}, True), '{"user":"a","x":' + "[" * 5000 + "]" * 5000 + "}"),
+            (({"user": "a"}, True), '{"user":"a","x":"' + '\\"' * 100_000 + '"}'),
+            (({"user": "a"}, True), '{"user":"a","x":[{"y'),
+            (({"user": "a"}, False), '{"user":"a","x":' + many + ',"user":"b"}'),
+            (({}, False), '{"user":"a","user":"' + "x" * 100_000 + '"}'),
+            (({}, False), '{"user":{"a":' + "[" * 5000 + "]" * 5000 + "}}"),
+            (({}, True), "[]"),
+            (({}, True), "hello"),
+            (({}, True), ""),
+        ):
+            self.assertEqual(scan.members(text.encode(), ("user",)), want, text[:50])
+        self.assertEqual(scan.members('{"user":"a"}'.encode("utf-16"), ("user",)), ({}, False))
+
+    def test_behind_a_cut(self):
+        """The first member behind what was cut."""
+        for cut in ('xx"', 'x\\"x"', "12", "1,2]", "]", "}]}", '"a":{"b":[]}}', 'x","y":[]'):
+            self.assertEqual(scan.trailing(cut + ',"user":"bob"}').get("user"), "bob", cut)
+            self.assertEqual(scan.trailing(cut + ',"usage":{"n":1}}').get("usage"), {"n": 1}, cut)
+        for cut in ('"user":"no"', '"user":"no"}', 'x","user":"no"}]', '"user":"no"},{"user":"no"}]'):
+            self.assertNotIn("user", scan.trailing(cut + ',"x":1}}'), cut)
+
     def test_depth(self):
         """Of the last object inside of the outermost one."""
         response = {"id": "r", "output": [{"usage": 1, "content": [{"model": "no"}]}], "model": "m", "usage": {"input_tokens": 3}, "user": None}
