@@ -88,6 +88,9 @@ def read(environ: Mapping[str, str]) -> Settings:
     )
 
 
+# What Fluent Bit's configurations on both hosts take from the environment under the same prefix.
+_FLUENT_BIT = frozenset("AGGREGATOR BUCKET CHAIN ENDPOINT REGION RETENTION".split())
+
 KNOWN = frozenset(
     "DIR HMAC_KEY MODEL MODEL_ID HASH PAYLOAD PAYLOAD_LIMIT TIMEOUT ENDPOINTS ON_FAILURE HEARTBEAT FILE_SIZE QUEUE_LIMIT".split()
 )
@@ -95,7 +98,7 @@ KNOWN = frozenset(
 
 def unknown(environ: Mapping[str, str]) -> list:
     """The names of variables that look like settings and are none."""
-    return sorted(n for n in environ if n.startswith(_PREFIX) and n[len(_PREFIX) :] not in KNOWN)
+    return sorted(n for n in environ if n.startswith(_PREFIX) and n[len(_PREFIX) :] not in KNOWN | _FLUENT_BIT)
 
 
 def _get(environ: Mapping[str, str], name: str, default: str) -> str:
@@ -142,6 +145,8 @@ def _seconds(environ: Mapping[str, str], name: str, default: str, least: int, mo
 
 def _key(value: str) -> bytes:
     key = value.encode("utf-8", "surrogateescape")
+    if value[0] == "/" or value[0].isspace():  # a path that is known would be no secret
+        raise SettingsError(f"{_PREFIX}HMAC_KEY: begins with / or white space; a file that holds the key is written file:/path")
     if value.startswith("file:"):
         try:
             with open(value[len("file:") :], "rb") as file:

@@ -51,6 +51,9 @@ class Read(Case):
             ("DIR", "relative"),
             ("HMAC_KEY", ""),
             ("HMAC_KEY", "short"),
+            ("HMAC_KEY", "/etc/auditchain/hmac.key"),
+            ("HMAC_KEY", " /etc/auditchain/hmac.key"),
+            ("HMAC_KEY", " file:/etc/auditchain/hmac.key"),
             ("HMAC_KEY", "file:/no/such/file"),
             ("HMAC_KEY", "file:/"),
             ("HMAC_KEY", "file:/dev/zero"),
@@ -84,6 +87,8 @@ class Read(Case):
 
     def test_unknown(self):
         self.assertEqual(settings.unknown({**LEAST, "AUDITCHAIN_HASHES": "x", "AUDITCHAIN_": "", "PATH": ""}), ["AUDITCHAIN_", "AUDITCHAIN_HASHES"])
+        fluent_bits = [f"AUDITCHAIN_{name}" for name in ("AGGREGATOR", "BUCKET", "CHAIN", "DIR", "ENDPOINT", "REGION", "RETENTION")]
+        self.assertEqual(settings.unknown(dict.fromkeys(fluent_bits, "x")), [])
 
 
 class Paths(unittest.TestCase):
