@@ -8,18 +8,35 @@ from json.encoder import encode_basestring as _quote
 from typing import Any, List
 
 _EXACT = 1 << 53  # integers up to here are doubles
+_MARKS = 100_000  # commas, colons and opening brackets read: some 20 ms
+_PIECES = 40_000  # pieces written, some two for each value: as long; a list of nothing but integers is one piece
 
 
 def parse(text: str) -> Any:
-    """Reads I-JSON (RFC 7493). ValueError or RecursionError if it is none: what has no one meaning has no canonical form."""
+    """Reads I-JSON (RFC 7493). ValueError or RecursionError if it is none: what has no one meaning has no canonical form.
+    ValueError also for more values than can be read without holding up the event loop."""
+    if _too_many(text):
+        raise ValueError("too many values")
     return _decoder.decode(text)
 
 
 def encode(value: Any) -> bytes:
-    """The canonical form of what parse returned. ValueError for numbers and strings that have none."""
+    """The canonical form of what parse returned. ValueError for numbers and strings that have none, and for more values
+    than can be written without holding up the event loop."""
     out: List[str] = []
-    _write(value, out.append)
+    _write(value, out)
     return "".join(out).encode("utf-8")  # refuses lone surrogates
+
+
+def _too_many(text: str) -> bool:
+    if sum(map(text.count, ",:[{")) <= _MARKS:
+        return False
+    # Most may stand in strings. Without escaped quotes every second one ends a string.
+    plain = text.replace("\\\\", "").replace('\\"', "")
+    if plain.count('"') > 2 * _MARKS:
+        return True
+    outside = "".join(plain.split('"')[::2])
+    return sum(map(outside.count, ",:[{")) > _MARKS
 
 
 def _unique(pairs: list) -> dict:
@@ -36,10 +53,12 @@ def _refuse(name: str) -> None:
 _decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
 
 
-def _write(value: Any, put) -> None:
+def _write(value: Any, out: List[str]) -> None:
+    put = out.append
     if isinstance(value, str):
         put(_quote(value))
     elif isinstance(value, dict):
+        _room(value, out)
         separator = "{"
         for key in sorted(value) if "".join(value).isascii() else sorted(value, key=_utf16):
             member = value[key]
@@ -47,7 +66,7 @@ def _write(value: Any, put) -> None:
                 put(f"{separator}{_quote(key)}:{_quote(member)}")
             else:
                 put(f"{separator}{_quote(key)}:")
-                _write(member, put)
+                _write(member, out)
             separator = ","
         put("}" if value else "{}")
     elif value is None or value is True or value is False:
@@ -57,12 +76,18 @@ def _write(value: Any, put) -> None:
     elif _small_integers(value):  # token ids, by the thousand
         put(repr(value).replace(" ", ""))
     else:
+        _room(value, out)
         separator = "["
         for item in value:
             put(separator)
-            _write(item, put)
+            _write(item, out)
             separator = ","
         put("]" if value else "[]")
+
+
+def _room(container: Any, out: List[str]) -> None:
+    if len(out) + 2 * len(container) > _PIECES:
+        raise ValueError("too many values")
 
 
 def _small_integers(values: list) -> bool:

@@ -3,6 +3,7 @@ import random
 import shutil
 import struct
 import subprocess
+import time
 import unittest
 
 from auditchain_asgi import canonical
@@ -76,6 +77,34 @@ class Canonical(unittest.TestCase):
             '{"b":1,"a":{"d":1.50,"c":[{"z":1,"y":2}]}}': '{"a":{"c":[{"y":2,"z":1}],"d":1.5},"b":1}',
         }.items():
             self.assertEqual(canonicalise(text), want)
+
+    def test_many_values(self):
+        """So many that the event loop would be held up are refused, in little time; text and token ids are never many."""
+        for taken, text in (
+            (True, "[" + "[]," * 9_000 + "0]"),
+            (True, "[" + "0.5," * 19_000 + "0]"),
+            (True, "[" + "1," * 90_000 + "0]"),
+            (True, '["' + ',:[{\\"\\\\' * 500_000 + '"]'),
+            (False, "[" + "[]," * 30_000 + "0]"),
+            (False, "[" + "0.5," * 30_000 + "0]"),
+            (False, "[" + '{"":1},' * 30_000 + "0]"),
+            (False, "{" + ",".join(f'"{n}":0' for n in range(30_000)) + "}"),
+            (False, "[" + "12345678901234567890," * 200_000 + "0]"),
+            (False, "[" + "[]," * 1_600_000 + "0]"),
+            (False, "[" + '"",' * 1_600_000 + "0]"),
+            (False, "[" + "1," * 2_400_000 + "0]"),
+        ):
+            best = float("inf")
+            for _ in range(3):
+                begun = time.perf_counter()
+                try:
+                    canonicalise(text)
+                    found = True
+                except ValueError:
+                    found = False
+                best = min(best, time.perf_counter() - begun)
+                self.assertEqual(found, taken, text[:30])
+            self.assertLess(best, 0.1, text[:30])  # about 20 ms, on a machine that has nothing else to do
 
     def test_refused(self):
         for text in (
