@@ -129,6 +129,18 @@ func TestCompletenessDoubted(t *testing.T) {
 		"a gap that a word in a segment after the period showed, some of which is of the last minutes": {
 			[]segment{sealed("08:50:00", start, reqs(0, 3, "08:10:00")), sealed("09:10:00", say(1, "heartbeat", "08:59:00", 5, "").got("09:04:00"), req(5, "09:09:00")), sealed("09:10:10", say(2, "heartbeat", "09:10:00", 6, ""))},
 			"not-met: 4 of 5; 4-4 08:10:03-08:59:00; alive", "", nil},
+		"one behind the last word of a source that speaks rarely": {
+			[]segment{sealed("08:54:00", say(0, "start", "08:05:00", 0, `,"heartbeat_s":600`), reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:45:00", 4, ""), req(5, "08:46:00"))},
+			"unknown: 5 of 5, 1 possible, 1 on the way; 4-4 08:45:00-08:46:00; alive", "", nil},
+		"a record without a source that came late": {
+			[]segment{sealed("10:00:00", start, reqs(0, 3, "08:10:00"), stop(1, "08:40:00", 4)), sealed("12:00:00", req(0, "08:20:00").of("").got("11:00:00"))},
+			"met: 4 of 4, 1 unnumbered", "", nil},
+		"words that come late": {
+			[]segment{sealed("09:20:10", start.got("09:19:00"), reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:49:59", 4, "").got("09:20:00"))},
+			"unknown: 4 of 4; alive", `sources whose words came so late that what they served until the period's end is still on its way: 1: "gpu-1/a"`, nil},
+		"words that come late, but no later than a clock may be slow": {
+			[]segment{sealed("09:20:10", start.got("09:19:00"), reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:50:00", 4, "").got("09:20:00"))},
+			"met: 4 of 4; alive", "", nil},
 		"a conflict with a record that is said to be of another year": {
 			[]segment{sealed("08:59:00", start, reqs(0, 3, "08:10:00"), stop(1, "08:40:00", 4), stamped(req(3, ""), "2024-03-01T00:00:00Z").read("08:45:00"))},
 			"not-met: 4 of 4, 1 conflicts", "", nil},

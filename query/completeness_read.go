@@ -133,9 +133,6 @@ func (c *completeness) catalogue(ctx context.Context) error {
 			if c.isBefore(ref) {
 				s.place(plus(h.last, 1), h.last, ref.last, c.from, c.to)
 			}
-			if ref.last <= c.settledAt() {
-				s.settled = max(s.settled, plus(h.last, 1))
-			}
 			s.firstReceived, s.lastReceived = min(s.firstReceived, ref.first), max(s.lastReceived, ref.last)
 		}
 	}
@@ -284,7 +281,6 @@ func (c *completeness) wanted() []int {
 			continue
 		}
 		c.wantTimes(s, add)
-		c.wantSettled(s, add)
 		if s.events != nil {
 			c.wantTimes(s.events, add)
 		}
@@ -341,24 +337,6 @@ func (c *completeness) wantTimes(s *source, add func(int)) {
 				s.find(n, add)
 			}
 		}
-	}
-}
-
-// wantSettled wants what tells whether a gap was to be seen for longer than catchUp.
-func (c *completeness) wantSettled(s *source, add func(int)) {
-	if c.state(s) != StateAlive {
-		return
-	}
-	for gap := range s.missingHere() {
-		if gap.Last < s.settled {
-			continue
-		}
-		for _, h := range slices.Concat(s.in, s.events.in) {
-			if ref := &c.segments[h.segment]; ref.first <= c.settledAt() && ref.last > c.settledAt() {
-				add(h.segment)
-			}
-		}
-		return
 	}
 }
 

@@ -239,7 +239,7 @@ func (c *completeness) ending(s *source) int {
 	case StateSilent:
 		w := s.events.last
 		switch {
-		case w.received >= c.to && w.at >= c.to || w.received < c.from-int64(lookBack):
+		case w.received >= c.to && w.at >= c.to:
 		case c.mayHaveSpoken(s.events, w.received):
 			return silentPerhaps
 		case isHere(w.received) || isHere(w.at) || s.present > 0:
