@@ -21,6 +21,8 @@ Send = Callable[[Message], Awaitable[None]]
 HEAD = 64 << 10  # bytes kept of the beginning of a response of which only some members are looked for
 
 _HEADERS = frozenset((b"content-type", b"authorization", b"x-api-key", b"api-key", b"x-request-id"))
+MARK = "auditchain_asgi"  # in a scope: it is being recorded
+_BODIES = frozenset(("http.response.body", "http.response.pathsend", "http.response.zerocopysend"))  # with the last two a server sends a file
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class Exchange(Request):
         self.stream = False
         self.streamed: Optional[Streamed] = None
         self.first_part: Optional[float] = None
+        self.unseen = False
         self.aborted: Optional[float] = None
         self.error: Optional[str] = None
         self._final = False  # the last part is on its way
@@ -76,9 +79,10 @@ class Exchange(Request):
         self.source_id = source.id
         self.seq, self.request_id = taken
         self._source, self._recorder = source, recorder
+        headers = self.scope["headers"]
         if self.client_request_id is None:
-            headers = [*self.scope["headers"], (b"x-request-id", self.request_id.encode("ascii"))]
-            self.scope = {**self.scope, "headers": headers}
+            headers = [*headers, (b"x-request-id", self.request_id.encode("ascii"))]
+        self.scope = {**self.scope, "headers": headers, MARK: True}
         return True
 
     async def receive(self) -> Message:
@@ -94,31 +98,38 @@ class Exchange(Request):
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
-        if kind == "http.response.body":
+        if kind in _BODIES:
             last = not message.get("more_body", False)
             self._final = self._final or last
+            self.unseen = self.unseen or kind != "http.response.body"
             try:
                 await self._send(message)
             except OSError:  # so servers say that the client is gone
                 self._final = self._done
                 self._client_gone()
                 raise
+            except Exception as error:
+                if last:
+                    self._final = self._done
+                    self.failed(error)
+                raise
             finally:
                 body = message.get("body")
-                if body and not self._done:
+                if (body or self.unseen) and not self._done:
                     if self.first_part is None:
                         self.first_part = time.perf_counter()
-                    self.output.add(body)
-                    if self.streamed is not None:
-                        self._read(self.streamed, body)
+                    if body:
+                        self.output.add(body)
+                        if self.streamed is not None:
+                            self._read(self.streamed, body)
             if last:
                 self.end()
-            return
-        if kind == "http.response.start":
-            message = self._started(message)
-        await self._send(message)
+        elif kind == "http.response.start":
+            await self._start(message)
+        else:
+            await self._send(message)
 
-    def _started(self, message: Message) -> Message:
+    async def _start(self, message: Message) -> None:
         headers = message.get("headers", ())
         if not isinstance(headers, (list, tuple)):
             headers = list(headers)
@@ -129,7 +140,13 @@ class Exchange(Request):
                 self.stream = value.lower().startswith(b"text/event-stream")
         if self.stream and self.output.size == 0:  # it reads all of a body, or nothing
             self.streamed = self._recorder.streamed()
-        return message
+        try:
+            await self._send(message)
+        except Exception as error:
+            self.http_status = None
+            if isinstance(error, OSError):  # so servers say that the client is gone
+                self._client_gone()
+            raise
 
     def _read(self, streamed: Streamed, part: bytes) -> None:
         try:

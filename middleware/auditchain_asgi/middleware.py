@@ -8,9 +8,9 @@ import os
 import time
 from typing import Awaitable, Callable, Optional
 
-from . import endpoints, metrics, settings, sse
+from . import bodies, endpoints, metrics, settings
 from .digests import Digests
-from .exchange import HEAD, Exchange, Message, Receive, Send
+from .exchange import HEAD, MARK, Exchange, Message, Receive, Send
 from .model import Models
 from .record import Recorder
 from .source import Source, starting
@@ -39,6 +39,7 @@ class AuditMiddleware:
         self._weights: Optional[Weights] = None
         self._models_pid = 0  # of the process in which they are computed
         self._start_logged = -_LOG_S
+        self._twice_logged = False
         self._wrong: Optional[str] = None  # why there is no source
         self._settings: Optional[settings.Settings] = None
         try:
@@ -61,7 +62,10 @@ class AuditMiddleware:
 
     async def __call__(self, scope: dict, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind == "http":
+        if MARK in scope:
+            self._twice()
+            await self._app(scope, receive, send)
+        elif kind == "http":
             await self._http(scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
@@ -72,18 +76,17 @@ class AuditMiddleware:
         if self._settings is None:
             await _refuse(send, "the audit log is not configured")
             return
-        path = endpoints.route(scope)
         if scope["method"] != "POST":
-            if path == metrics.PATH and scope["method"] == "GET":
+            if scope["method"] == "GET" and metrics.PATH in endpoints.paths(scope):
                 await _respond(send, 200, metrics.CONTENT_TYPE, metrics.exposition(self._settings.dir))
             else:
                 await self._app(scope, receive, send)
             return
-        operation = self._endpoints.operation(path)
-        if operation is None:
+        match = self._endpoints.match(scope)
+        if match is None:
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, operation, self._digests, self._head)
+        exchange = Exchange(scope, receive, send, match.operation, self._digests, self._head)
         while True:
             source = self._running()
             if source is None or self._settings.deny and source.failing:
@@ -98,8 +101,8 @@ class AuditMiddleware:
             raise
         finally:
             exchange.end()
-            if operation == endpoints.MODEL_CHANGE:
-                self._model_change(path, exchange)
+            if match.operation == endpoints.MODEL_CHANGE:
+                self._model_change(match.path, exchange)
 
     async def _lifespan(self, scope: dict, receive: Receive, send: Send) -> None:
         first: Optional[Message] = await receive()
@@ -118,7 +121,13 @@ class AuditMiddleware:
                     self._source.stop()
             await send(message)
 
-        await self._app(scope, receive_on, send_on)
+        await self._app({**scope, MARK: True}, receive_on, send_on)
+
+    def _twice(self) -> None:
+        """There is another one of these outside, which records what it marks."""
+        if not self._twice_logged:
+            self._twice_logged = True
+            _log.warning("auditchain: the middleware was added twice; the inner one does nothing")
 
     def _running(self) -> Optional[Source]:
         """The source of this process; None if it cannot be started. A fork, and a shutdown, end one."""
@@ -168,7 +177,7 @@ class AuditMiddleware:
             return
         if exchange.http_status is None or not 200 <= exchange.http_status < 300:
             return
-        asked = sse.members(bytes(exchange.input.head))
+        asked = bodies.asked(exchange.input, exchange.content_type).members
         name, directory = asked.get("lora_name"), asked.get("lora_path")
         if not isinstance(name, str) or not name:
             return

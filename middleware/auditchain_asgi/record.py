@@ -35,6 +35,7 @@ class Request:
         "http_status",
         "stream",
         "streamed",
+        "unseen",
         "first_part",
         "aborted",
         "ended",
@@ -57,6 +58,7 @@ class Request:
     http_status: Optional[int]
     stream: bool
     streamed: Optional[content.Streamed]  # where the response is a stream and its content is asked for
+    unseen: bool  # the server sent a file, of which nothing is known
     first_part: Optional[float]
     aborted: Optional[float]  # when the client was seen to be gone before the last part
     ended: float
@@ -95,7 +97,7 @@ class Recorder:
         prompt = response = None
         if settings.content and request.input.size <= limit:
             prompt = content.of_input(request.input)
-        if settings.content and request.output.size <= limit:
+        if settings.content and request.output.size <= limit and not request.unseen:
             response = self._answer(request)
         record = self._known(request)
         record["model_id"] = model = writing.text(answered.model or asked.model or self._adapter(request, asked)) or settings.model_id
@@ -112,7 +114,9 @@ class Recorder:
         record["input_tokens"] = 0 if refused else answered.input_tokens
         record["output_tokens"] = 0 if refused else answered.output_tokens
         record.update(self._rest(request))
-        record["hash_of"] = {"input": "body" if prompt is None else "content", "output": "body" if response is None else "content"}
+        record["hash_of"] = {"input": "body" if prompt is None else "content"}
+        if not request.unseen:
+            record["hash_of"]["output"] = "body" if response is None else "content"
         if answered.id:
             record["response_id"] = writing.text(answered.id)
         lora = self._models.lora(model)
@@ -128,7 +132,8 @@ class Recorder:
             record["cut"] = cut
         if settings.payload:
             record["prompt"] = _payload(request.input, prompt, limit)
-            record["response"] = _payload(request.output, response, limit)
+            if not request.unseen:
+                record["response"] = _payload(request.output, response, limit)
         return writing.line(record)
 
     @staticmethod
@@ -146,7 +151,7 @@ class Recorder:
             "model_id": self._settings.model_id,
             "model_checksum": None,
             "input_hash": self._digests.written(request.input.running),
-            "output_hash": self._digests.written(request.output.running),
+            "output_hash": None if request.unseen else self._digests.written(request.output.running),
             "user_id": None,
             "input_tokens": None,
             "output_tokens": None,
@@ -162,8 +167,9 @@ class Recorder:
             "operation": request.operation,
             "stream": request.stream,
             "input_bytes": request.input.size,
-            "output_bytes": request.output.size,
         }
+        if not request.unseen:
+            rest["output_bytes"] = request.output.size
         if request.http_status is not None:
             rest["http_status"] = request.http_status
         if request.first_part is not None:

@@ -370,6 +370,61 @@ class Status(Case):
             found = self.outcome(answering(parts), request, raises=error)
             self.assertEqual((found["status"], found["output_bytes"]), ("client_abort", 1))
 
+    def test_client_gone_at_the_start(self):
+        error = ConnectionResetError()
+        request = Request(ASK)
+
+        async def send(message):
+            raise error
+
+        request.send = send
+        found = self.outcome(answering(b"a"), request, raises=error)
+        self.assertEqual((found["status"], found["output_bytes"]), ("client_abort", 0))
+        self.assertNotIn("http_status", found)
+
+    def test_server_fails_at_the_last_part(self):
+        """That is no answer, whether or not the application lets the exception through."""
+
+        async def swallowing(scope, receive, send):
+            try:
+                await answering([b"a", b"b"])(scope, receive, send)
+            except RuntimeError:
+                pass
+
+        error = RuntimeError("secret")
+        for app, raises in ((answering([b"a", b"b"]), error), (swallowing, None)):
+            self.dir = self.directory()
+            request = Request(ASK)
+
+            async def send(message):
+                if message.get("body") == b"b":
+                    raise error
+
+            request.send = send
+            found = self.outcome(app, request, raises=raises)
+            self.assertEqual((found["status"], found["error"], found["http_status"]), ("500", "RuntimeError", 200))
+
+    def test_file(self):
+        """The server sends a file: what was in it is not known."""
+        for messages in (
+            [{"type": "http.response.pathsend", "path": "/etc/hostname"}],
+            [{"type": "http.response.zerocopysend", "file": 3}],
+            [{"type": "http.response.zerocopysend", "file": 3, "more_body": True}, {"type": "http.response.body", "body": b"{}"}],
+        ):
+
+            async def app(scope, receive, send):
+                await receive()
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                for message in messages:
+                    await send(message)
+
+            self.dir = self.directory()
+            found = self.outcome(app, HASH="content", PAYLOAD="on")
+            self.assertEqual((found["status"], found["output_hash"], found["hash_of"]), ("200", None, {"input": "content"}))
+            self.assertIn("ttft_ms", found)
+            for name in ("output_bytes", "response"):
+                self.assertNotIn(name, found)
+
     def test_client_gone_after_the_end(self):
         async def app(scope, receive, send):
             await answering(ANSWER)(scope, receive, send)

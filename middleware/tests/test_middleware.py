@@ -97,6 +97,25 @@ class Life(Case):
         self.assertEqual(self.record(wrapped)["error"], "CancelledError")
         self.assertEqual(len(events(self.dir, "stop")), 1)
 
+    def test_twice(self):
+        """The inner one leaves all to the outer one, and says so once."""
+        inner = self.wrap(serving)
+        outer = self.wrap(inner)
+
+        async def run():
+            server = Server(outer)
+            await server.say("startup")
+            for _ in range(2):
+                await Request(headers=[(b"x-request-id", b"mine")]).through(outer)
+            await server.say("shutdown")
+
+        logging.getLogger("auditchain_asgi").setLevel(logging.NOTSET)
+        with self.assertLogs("auditchain_asgi", "WARNING") as log:
+            asyncio.run(run())
+        self.assertEqual(len(log.output), 1, log.output)
+        self.assertEqual(len(records(self.dir)), 2)
+        self.assertEqual(len(events(self.dir, "start")), 1)
+
     def test_application_without_lifespan(self):
         async def app(scope, receive, send):
             assert scope["type"] == "http"
@@ -363,7 +382,7 @@ class ModelChanges(Case):
         sibling._source.stop()
         mine = [r for r in records(self.dir) if r["source"]["id"] == sibling._source.id]
         self.assertEqual([r["model_checksum"] for r in mine], [CHECKSUM, None])
-        self.assertEqual(len(events(self.dir, "model_checksum")), 2)
+        until(lambda: len(events(self.dir, "model_checksum")) == 2)
         # Who starts now has read the weights from the disk.
         late = self.wrap(answering({}))
         asyncio.run(Request().through(late))
