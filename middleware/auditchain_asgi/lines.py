@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import pathlib
 from typing import Callable, Optional
@@ -11,6 +12,8 @@ _MODE = 0o640  # whoever ships the files reads them by their group
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 SUFFIX = ".jsonl"
+
+_log = logging.getLogger(__name__)
 
 
 class Files:
@@ -72,19 +75,24 @@ class Files:
             self._leave()
 
     def _next(self) -> None:
-        path = self._directory / f"{self._name}-{self._number + 1:06d}{SUFFIX}"
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+        if not self._directory.exists():
+            os.makedirs(self._directory, 0o750, exist_ok=True)  # another process may do the same
+            _log.error("auditchain: %s was gone, and is made anew: of its files what was not shipped is lost", self._directory)
+        self._fd = os.open(self._path(self._number + 1), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
         self._size = 0
         self._number += 1
         os.fchmod(self._fd, _MODE)  # whatever the process's umask
         sync_directory(self._directory)
+
+    def _path(self, number: int) -> pathlib.Path:
+        return self._directory / f"{self._name}-{number:06d}{SUFFIX}"
 
     def _gone(self) -> bool:
         """Whether somebody has deleted the file: nobody would ever see what is written to it."""
         try:
             if os.fstat(self._fd).st_nlink:
                 return False
-            raise FileNotFoundError(errno.ENOENT, "the file was deleted while it was written to")
+            raise FileNotFoundError(errno.ENOENT, "the file was deleted while it was written to", str(self._path(self._number)))
         except OSError as error:
             self._failed(error)
             return True

@@ -199,7 +199,7 @@ class Source:
                 return
             if time.monotonic() >= due or self._failing_since is not None:  # the latter to see whether it still fails
                 self._event("heartbeat", heartbeat_s=self._heartbeat, model=self._models())
-                self._state.sync()
+                self._keep_state()
                 self._finder.look(self._say)
                 due = time.monotonic() + (self._heartbeat if self._failing_since is None else 0)
 
@@ -292,14 +292,33 @@ class Source:
             self._lock.wait(self._backoff)
         self._backoff = min(self._backoff * 2, _BACKOFF_S[1])
 
+    def _keep_state(self) -> None:
+        """Makes the state durable, and the file anew if somebody has deleted it."""
+        try:
+            self._state.sync()
+            if not self._state.deleted:
+                return
+            new = self._state.renewed()
+        except OSError as error:
+            _log.error("auditchain: it may go unnoticed if this process is killed: %s: %s", self._state.path, error)
+            return
+        with self._lock:
+            old, self._state = self._state, new
+            old.copy_to(new)
+        old.close()
+        _log.error("auditchain: %s was deleted, and is made anew", new.path)
+
     def _end(self) -> None:
         if self._open:
             _log.warning("auditchain: the process ends with %d requests open", len(self._open))
-            self._state.sync()
+            self._keep_state()
             return
         self._event("stop")
-        self._state["stopped"] = 1
-        self._state.remove()
+        self._state["stopped"] = 1  # whoever finds it has nothing to say
+        try:
+            self._state.remove()
+        except OSError as error:
+            _log.warning("auditchain: left behind: %s", error)
         self._state.close()
         self._files.close()
 

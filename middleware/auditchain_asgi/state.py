@@ -14,7 +14,7 @@ import os
 import pathlib
 import struct
 import time
-from typing import Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional
 
 SUFFIX = ".state"
 SLOTS = 4096  # requests that are open at a time and are remembered
@@ -55,16 +55,23 @@ class State:
 
     @classmethod
     def create(cls, directory: pathlib.Path, name: str, source_id: str) -> "State":
-        # It has its lock before it has its name, or another process might take it for a dead one's.
-        temporary = directory / f".{name}{SUFFIX}.new"
+        def begin(state: "State") -> None:
+            state._map[:_WORDS_AT] = _MAGIC
+            state._put_text(_ID_AT, source_id)
+
+        return cls._create(directory / (name + SUFFIX), begin)
+
+    @classmethod
+    def _create(cls, path: pathlib.Path, fill: Callable[["State"], None]) -> "State":
+        # It has its lock and its contents before it has its name, or another process might take it for a dead one's.
+        temporary = path.with_name(f".{path.name}.new")
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             os.posix_fallocate(fd, 0, _SIZE)  # a page that the disk has no room for would kill the process
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            state = cls(directory / (name + SUFFIX), fd)
-            state._map[:_WORDS_AT] = _MAGIC
-            state._put_text(_ID_AT, source_id)
-            os.rename(temporary, state.path)
+            state = cls(path, fd)
+            fill(state)
+            os.rename(temporary, path)
         except BaseException:
             os.close(fd)
             os.unlink(temporary)
@@ -146,8 +153,21 @@ class State:
     def sync(self) -> None:
         os.fsync(self._fd)
 
+    @property
+    def deleted(self) -> bool:
+        """Whether somebody has deleted the file: nobody would find it."""
+        return os.fstat(self._fd).st_nlink == 0
+
+    def renewed(self) -> "State":
+        """A new file of the same name with the same contents. What comes meanwhile has to be copied again."""
+        return self._create(self.path, self.copy_to)
+
+    def copy_to(self, other: "State") -> None:
+        other._map[:] = self._map[:]
+        other._free = list(self._free)
+
     def remove(self) -> None:
-        os.unlink(self.path)
+        self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Gives the lock back, unless a parent, of which this process is a forked copy, has it too. It may be called twice."""

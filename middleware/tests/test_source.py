@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -274,6 +275,65 @@ class Faults(Case):
         self.source()
         until(lambda: events(self.dir, "died"))
         self.assertEqual([r["source"]["seq"] for r in records(self.dir) if r["status"] == "server_died"], [0, 1, 2])
+
+    def test_directory_is_deleted(self):
+        """It is made anew, and so is the state; the numbers go on."""
+        directory = self.dir / "records"
+        directory.mkdir()
+        source = self.source(directory, heartbeat=0.05)
+        serve(source, 3)
+        open_one = begin(source)
+        until(lambda: source._state["recorded"] == 3)
+        with self.assertLogs("auditchain_asgi", "ERROR") as log:
+            shutil.rmtree(directory.rename(self.dir / "old"))
+            until(lambda: list(directory.glob("*.state")))
+        for word in ("made anew", "cannot be written"):
+            self.assertTrue(any(word in line and str(directory) in line for line in log.output), log.output)
+        serve(source, 2)
+        until(lambda: source._state["recorded"] == 5)
+        self.assertEqual(state.counters(directory)[source.id], {"served": 6, "recorded": 5, "lost": 0, "failures": 1, "open": 1})
+        self.assertEqual([r.seq for r in source._state.open_requests()], [open_one])
+        self.assertIsNone(state.State.take(source._state.path), "it has its lock")
+        finish(source, open_one)
+        source.stop()
+        self.assertEqual([r["source"]["seq"] for r in records(directory)], [4, 5, 3])
+        self.assertEqual(len(events(directory, "stop")), 1)
+        self.assertEqual(list(directory.glob("*.state")), [])
+
+    def test_state_is_deleted(self):
+        """At the end of a process with open requests it is made anew, so that the next one can say so."""
+        source = self.source()
+        begin(source)
+        until(lambda: events(self.dir, "start"))
+        source._state.path.unlink()
+        source.stop()
+        source._state.close()
+        self.source()
+        until(lambda: events(self.dir, "died"))
+        self.assertEqual([r["source"] for r in records(self.dir)], [{"id": source.id, "seq": 0}])
+
+    def test_state_cannot_be_made_anew(self):
+        source = self.source(heartbeat=0.05)
+        until(lambda: events(self.dir, "start"))
+        with self.assertLogs("auditchain_asgi", "ERROR") as log, mock.patch.object(os, "posix_fallocate", side_effect=OSError(errno.ENOSPC, "full")):
+            source._state.path.unlink()
+            until(lambda: log.output)
+            serve(source, 1)
+            until(lambda: records(self.dir))
+        self.assertIn(str(source._state.path), log.output[0])
+        until(lambda: source._state.path.exists())
+
+    def test_state_is_gone_or_stays_at_the_end(self):
+        """One stop is said, whatever becomes of the state."""
+        for unlink in (pathlib.Path.unlink, mock.Mock(side_effect=OSError(errno.EROFS, "read-only"))):
+            directory = self.directory()
+            source = self.source(directory)
+            until(lambda: events(directory, "start"))
+            source._state.path.unlink()
+            with mock.patch.object(pathlib.Path, "unlink", unlink):
+                source.stop()
+            self.assertFalse(source._thread.is_alive())
+            self.assertEqual(len(events(directory, "stop")), 1)
 
     def test_defect(self):
         """The thread goes on whatever happens."""
