@@ -135,7 +135,7 @@ class Models:
                 found = checksum.checksum(model.path, sums)
         except Exception as e:  # whatever it is, it is about this model, and the next one is still to be computed
             error = str(e).encode("utf-8", "backslashreplace").decode() or type(e).__name__
-            _log.warning("the checksum of the model %s is not known: %s", model.name or "for any id", error)
+            _log.warning("the checksum of the model %s is not known: %s", "for any id" if model.name is None else repr(model.name), error)
         with self._lock:
             if not self._served(model):
                 return
