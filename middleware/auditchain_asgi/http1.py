@@ -298,9 +298,9 @@ class _Exchange:
         try:
             await app(scope, self.receive, self.send)
         except ConnectionError as e:
-            _log.warning("%s %s: %s", scope["method"], scope["path"], e)
+            _log.warning("%s %r: %s", scope["method"], scope["path"], e)
         except Exception:
-            _log.exception("%s %s: the application failed", scope["method"], scope["path"])
+            _log.exception("%s %r: the application failed", scope["method"], scope["path"])
         except asyncio.CancelledError:
             self._cut()
             raise

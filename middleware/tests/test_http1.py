@@ -290,6 +290,19 @@ class ResponsesTest(Case):
                 self.assertEqual((await client.response())[0], 500)
                 self.assertEqual(await client.until_closed(), b"")
 
+    async def test_a_path_adds_no_line_to_the_log(self) -> None:
+        for error in (ConnectionError("cut"), RuntimeError("failed")):
+
+            async def app(scope: dict, receive: Any, send: Any) -> None:
+                raise error
+
+            await self.serve(app)
+            client = await self.client()
+            with self.assertLogs("auditchain_asgi.http1") as logs:
+                client.write(b"GET /a%0Aforged%1B[2J HTTP/1.1\r\nHost: h\r\n\r\n")
+                self.assertEqual((await client.response())[0], 500)
+            self.assertIn(r"/a\nforged\x1b[2J", logs.records[0].getMessage())
+
     async def test_failures_within_the_response_cut_it(self) -> None:
         length = (b"content-length", b"3")
         for messages, fail, said in (
