@@ -135,7 +135,9 @@ class Models:
                 found = checksum.checksum(model.path, sums)
         except Exception as e:  # whatever it is, it is about this model, and the next one is still to be computed
             error = str(e).encode("utf-8", "backslashreplace").decode() or type(e).__name__
-            _log.warning("the checksum of the model %s is not known: %s", "for any id" if model.name is None else repr(model.name), error)
+            named_by = "AUDITCHAIN_MODEL or load_lora_adapter" if model.lora else "AUDITCHAIN_MODEL"
+            name = "for any id" if model.name is None else repr(model.name)
+            _log.error("auditchain: %s: the checksum of the model %s is not known, and its records lack it: %r", named_by, name, error)
         with self._lock:
             if not self._served(model):
                 return

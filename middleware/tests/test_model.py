@@ -112,6 +112,18 @@ class ModelsTest(Case):
             Models(f"a={self.model('m', a=b'1')},b={self.model('n', a=b'1')}", self.cache, changed).start()
             self.wait(done, 2)
 
+    def test_a_model_that_is_not_there_is_said_aloud(self) -> None:
+        for spec, want in (
+            ("/no/such", "AUDITCHAIN_MODEL: the checksum of the model for any id is not known"),
+            ("a=/no/such", "AUDITCHAIN_MODEL: the checksum of the model 'a' is not known"),
+            ("lora/a=/no\nsuch", "AUDITCHAIN_MODEL or load_lora_adapter: the checksum of the model 'a' is not known"),
+        ):
+            with self.subTest(spec), self.assertLogs("auditchain_asgi.model", "ERROR") as logs:
+                self.started(spec, 1)
+                self.assertIn(want, logs.output[0])
+                self.assertIn("/no", logs.output[0])
+                self.assertNotIn("\n", logs.output[0])
+
     def test_adapters_come_and_go(self) -> None:
         models = self.started(GIVEN, 0)
         first, second = self.model("l1", a=b"1"), self.model("l2", a=b"2")
