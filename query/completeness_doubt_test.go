@@ -84,6 +84,10 @@ func TestCompletenessDoubted(t *testing.T) {
 		"a stop that was overtaken by a word before it": {
 			[]segment{sealed("10:00:00", start, reqs(0, 3, "08:10:00"), stop(2, "08:40:00", 4).got("08:40:01"), say(1, "heartbeat", "08:39:00", 4, "").got("08:41:00"))},
 			"met: 4 of 4", "", nil},
+		"a stop that was overtaken by a word before it, long after the period": {
+			[]segment{sealed("09:20:00", start, reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:59:00", 4, "")), sealed("09:30:00", say(2, "heartbeat", "09:25:00", 4, "")),
+				sealed("12:00:00", stop(4, "11:58:00", 4).got("11:59:00")), sealed("13:00:00", say(3, "heartbeat", "11:57:00", 4, "").got("12:59:00")), sealed("20:00:00", quarantined)},
+			"met: 4 of 4", "", nil},
 		"a word after the stop": {
 			[]segment{sealed("10:00:00", start, reqs(0, 3, "08:10:00"), stop(1, "08:40:00", 4), say(2, "heartbeat", "08:41:00", 4, ""))},
 			"not-met: 4 of 4; silent", "", nil},
@@ -235,11 +239,14 @@ func TestCompletenessUnlisted(t *testing.T) {
 	for name, test := range map[string]struct {
 		at    string // when the sparse numbers came
 		lines []line
+		last  string // word of the source
 		want  string
 	}{
-		"no gap":                  {"12:00:00", reqs(0, 4, "08:10:00"), "met: 5 of 5"},
-		"a gap before it came":    {"12:00:00", append(reqs(0, 2, "08:10:00"), req(4, "08:20:00")), "unknown: 4 of 5, 1 problems; 3-3 08:10:02-08:20:00"},
-		"a gap after it had come": {"05:00:00", append(reqs(0, 2, "08:10:00"), req(4, "08:20:00")), "not-met: 4 of 5; 3-3 08:10:02-08:20:00"},
+		"no gap":                           {"12:00:00", reqs(0, 4, "08:10:00"), "stop", "met: 5 of 5"},
+		"a gap before it came":             {"12:00:00", append(reqs(0, 2, "08:10:00"), req(4, "08:20:00")), "stop", "unknown: 4 of 5, 1 problems; 3-3 08:10:02-08:20:00"},
+		"a gap after it had come":          {"05:00:00", append(reqs(0, 2, "08:10:00"), req(4, "08:20:00")), "stop", "not-met: 4 of 5; 3-3 08:10:02-08:20:00"},
+		"silent, unless it spoke in there": {"12:00:00", reqs(0, 4, "08:10:00"), "heartbeat", "unknown: 5 of 5; silent"},
+		"silent after it had come":         {"05:00:00", reqs(0, 4, "08:10:00"), "heartbeat", "not-met: 5 of 5; silent"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := build(t, "audit.example.com/unlisted")
@@ -247,7 +254,7 @@ func TestCompletenessUnlisted(t *testing.T) {
 				sparse[i].at = test.at
 			}
 			gone := b.records(test.at, sparse...)
-			b.records("13:00:00", append(test.lines, start, stop(1, "08:40:00", 5))...)
+			b.records("13:00:00", append(test.lines, start, say(1, test.last, "08:40:00", 5, ""))...)
 			delete(b.m.objects, gone)
 			if r := b.complete(nil); brief(r) != test.want {
 				t.Errorf("%s\nwant %s\n%q, %q", brief(r), test.want, r.Reasons, r.Problems)

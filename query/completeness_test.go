@@ -661,6 +661,9 @@ func TestCompletenessTexts(t *testing.T) {
 		say(3, "died", "08:30:00", 6, `,"recorded":5,"lost":1,"reported_by":"gpu-1/b"`),
 		line{source: "gpu-2/c", number: 0, bare: true}.read("08:15:00"),
 		saying("gpu-2/d", 7, "heartbeat", "08:05:00", 0),
+		saying("gpu-2/f", 0, "start", "08:05:00", 0), saying("gpu-2/f", 1, "heartbeat", "08:06:00", 2), saying("gpu-2/f", 2, "stop", "08:07:00", 1),
+		req(0, "08:06:00").of("gpu-2/f"), req(1, "08:06:00").of("gpu-2/f"), say(0, "start", "08:05:00", 0, "").of("gpu-2/f-said/events"),
+		saying("gpu-2/g", 0, "start", "08:05:00", 0), saying("gpu-2/g", 1, "stop", "08:07:00", 0), saying("gpu-2/g", 2, "heartbeat", "08:08:00", 0),
 	})...)
 	r := b.complete(nil)
 	if got := r.Gaps[0].Known; got != "the source's last numbers: the process died" {
@@ -672,7 +675,13 @@ func TestCompletenessTexts(t *testing.T) {
 	if s := r.Sources[2]; s.ID != "gpu-2/d" || s.State != StateSilent || !s.NoStart {
 		t.Errorf("of gpu-2/d: %s", asJSON(s))
 	}
+	for _, s := range r.Sources {
+		if s.Contradicts != (s.ID == "gpu-2/f" || s.ID == "gpu-2/g") || s.Beyond != (s.ID == "gpu-2/f") {
+			t.Errorf("of %s: %s", s.ID, asJSON(s))
+		}
+	}
 	for _, want := range []string{
+		"sources that contradict themselves: 2;", "source events that are of another source than the one under whose id they came: 1;",
 		"sources without source events: 1;", "sources whose start is not in the log: 1", "in all their lives: 1", "records whose timestamp is missing or cannot be: 1;", "source events that are missing, at the most: 9;",
 		"could not be read as records: 1;",
 	} {
@@ -680,11 +689,11 @@ func TestCompletenessTexts(t *testing.T) {
 			t.Errorf("%q is not among the notes %q", want, r.Notes)
 		}
 	}
-	if !says(r.Reasons, "only 85.714 % of what was served has a record, not 100.000 %") || !says(r.Reasons, "sources that went silent: 1;") {
+	if !says(r.Reasons, "only 88.888 % of what was served has a record, not 100.000 %") || !says(r.Reasons, "sources that went silent: 2;") {
 		t.Errorf("reasons: %q", r.Reasons)
 	}
 	text := asJSON(r)
-	for _, want := range []string{`"percent": 85.714,`, `"conflicts": []`, `"problems": []`} {
+	for _, want := range []string{`"percent": 88.888,`, `"conflicts": []`, `"problems": []`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%s is not in %s", want, text)
 		}

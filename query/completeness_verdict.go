@@ -89,7 +89,7 @@ func (c *completeness) conclude() {
 	r.By = c.shareOut(unknownTime)
 	c.note(uint64(len(ends.never)), "sources without source events: %d; they are judged by their numbers alone")
 	c.note(withoutStart, "sources whose start is not in the log: %d")
-	c.note(contradict, "sources that say that they had served less than they had said before: %d; each contradicts itself, and the most that it said is taken")
+	c.note(contradict, "sources that contradict themselves: %d; they said later that they had served less, of which the most is taken, or spoke after their end")
 	c.note(afterDeath, "sources that have records of more than they had served when they were found dead: %d")
 	c.note(back, "sources whose times do not ascend with their numbers: %d; a clock was set back, and what lies about the period's ends counts as possible")
 	c.note(lost, "records that their sources say they could not write, in all their lives: %d")

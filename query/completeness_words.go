@@ -233,7 +233,7 @@ func (c *completeness) ending(s *source) int {
 			return neverSpoke
 		}
 	case StateAlive:
-		if s.events.last.at < min(c.to, c.asOf)-int64(max(s.patience(), maxAhead)) && s.events.until > 0 {
+		if s.events.last.at < min(c.to, c.asOf)-int64(max(s.patience(), maxAhead)) {
 			return catchingUp
 		}
 	case StateSilent:
