@@ -171,6 +171,9 @@ func between(after, before *time.Time) string {
 	case before == nil:
 		return "not before " + clock(*after)
 	}
+	if before.Before(*after) { // a clock was set back
+		after, before = before, after
+	}
 	return fmt.Sprintf("between %s and %s", clock(*after), clock(*before))
 }
 
