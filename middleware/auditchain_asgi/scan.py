@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Collection, Tuple
+from typing import Collection, Tuple
 
 _MARKS = 20_000  # strings and brackets looked at in a whole: some milliseconds
 _TOKENS = 4000  # quotes and brackets looked at in an end
@@ -39,9 +39,15 @@ def members(body: bytes, wanted: Collection[str]) -> Tuple[dict, bool]:
         name = _name(key)
         if name not in wanted:
             return
+        if end - value_at > _VALUE:
+            found.pop(name, None)
+            sure = False
+            return
         try:
-            found[name] = _value(body[value_at:end])
-        except (ValueError, RecursionError):
+            found[name] = json.loads(body[value_at:end])
+        except ValueError:  # no JSON, or a number longer than Python reads
+            found[name] = None
+        except RecursionError:
             found.pop(name, None)
             sure = False
 
@@ -79,12 +85,6 @@ def _name(key: bytes) -> str:
         return json.loads(key)
     except ValueError:  # no JSON
         return ""
-
-
-def _value(text: bytes) -> Any:
-    if len(text) > _VALUE:
-        raise ValueError("value too long")
-    return json.loads(text)
 
 
 def leading(text: str, into: Tuple[str, ...] = ()) -> dict:

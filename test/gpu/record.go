@@ -41,6 +41,7 @@ type Record struct {
 	ClientRequestID string            `json:"client_request_id"`
 	ResponseID      string            `json:"response_id"`
 	LoRA            *LoRA             `json:"lora"`
+	APIKey          string            `json:"api_key"`
 	Error           string            `json:"error"`
 	Cut             []string          `json:"cut"`
 	Prompt          json.RawMessage   `json:"prompt"`
