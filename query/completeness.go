@@ -70,7 +70,8 @@ type Completeness struct {
 	Problems   []string   `json:"problems"` // what was needed and could not be read, or is not what was written
 	Notes      []string   `json:"notes"`    // what this does not speak of, and what wants an explanation
 	Manifests  uint64     `json:"manifests"`
-	LastSealed time.Time  `json:"last_sealed"` // of the last manifest: what the log knows, it knows from before
+	LastSealed time.Time  `json:"last_sealed"` // of the last manifest
+	AsOf       time.Time  `json:"as_of"`       // until then the log has what was sent
 	Segments   uint64     `json:"segments"`
 	Read       uint64     `json:"segments_read"` // for times, models and source events; copies are compared by reading some again
 

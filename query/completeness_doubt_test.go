@@ -141,7 +141,7 @@ func TestCompletenessDoubted(t *testing.T) {
 			"met: 4 of 4, 1 unnumbered", "", nil},
 		"words that come late": {
 			[]segment{sealed("09:20:10", start.got("09:19:00"), reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:49:59", 4, "").got("09:20:00"))},
-			"unknown: 4 of 4; alive", `sources whose words came so late that what they served until the period's end is still on its way: 1: "gpu-1/a"`, nil},
+			"unknown: 4 of 4; alive", `sources that the log has not heard until the period's end, so that what they served then may be on its way: 1: "gpu-1/a"`, nil},
 		"words that come late, but no later than a clock may be slow": {
 			[]segment{sealed("09:20:10", start.got("09:19:00"), reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:50:00", 4, "").got("09:20:00"))},
 			"met: 4 of 4; alive", "", nil},
@@ -155,11 +155,14 @@ func TestCompletenessDoubted(t *testing.T) {
 			[]segment{sealed("08:59:00", start, reqs(0, 3, "08:10:00"), stop(1, "08:40:00", 4), stamped(stop(1, "", 4), "9999-12-31T00:00:00Z").read("2024-03-01T00:00:00Z").got("08:41:00"))},
 			"not-met: 4 of 4, 1 redelivered, 1 conflicts", "", nil},
 		"the log ends before the period does": {
-			[]segment{sealed("07:28:00", start.read("07:26:00"), say(1, "heartbeat", "07:27:30", 0, ""))},
+			[]segment{sealed("07:28:00", start.read("07:26:00"), stop(1, "07:27:30", 0))},
 			"unknown: 0 of 0", "the log ends at 2026-11-23T07:28:00Z: it was cut off,", nil},
 		"the log ends, and nobody promised more": {
+			[]segment{sealed("07:30:00", start.read("07:26:00"), say(1, "heartbeat", "07:29:00", 0, "")), sealed("08:00:30", reqs(0, 0, "08:00:01"), stop(2, "08:00:20", 1))},
+			"met: 1 of 1", "", nil},
+		"the log ends, and a source lived then": {
 			[]segment{sealed("07:30:00", start.read("07:26:00"), say(1, "heartbeat", "07:29:00", 0, "")), sealed("08:00:30", reqs(0, 0, "08:00:01"), say(2, "heartbeat", "08:00:20", 1, ""))},
-			"met: 1 of 1; alive", "", nil},
+			"unknown: 1 of 1; alive", "sources that the log has not heard until the period's end, ", nil},
 		"an inference under the id of events": {
 			[]segment{sealed("10:00:00", start, reqs(0, 3, "08:10:00"), stop(1, "08:40:00", 4), req(0, "08:10:00").of("gpu-2/b/events"))},
 			"met: 4 of 4, 1 unnumbered, 1 misplaced", "", nil},
@@ -366,5 +369,21 @@ func TestCompletenessSparse(t *testing.T) {
 	}
 	if r := b.complete(nil); r.Present != segments*each || len(r.Gaps) != segments*each {
 		t.Errorf("%d present, %d gaps", r.Present, len(r.Gaps))
+	}
+}
+
+// TestCompletenessBehind: a segment that was sealed late has more behind it; nobody is silent for that.
+func TestCompletenessBehind(t *testing.T) {
+	b := build(t, "audit.example.com/behind")
+	b.records("09:20:00", append(reqs(0, 3, "08:10:00"), start, say(1, "heartbeat", "08:30:00", 4, ""))...)
+	if r := b.completeSoFar(nil); brief(r) != "unknown: 4 of 4; alive" || !r.AsOf.Equal(on("08:30:00")) || !r.LastSealed.Equal(on("09:20:00")) {
+		t.Errorf("%s, %q, as of %s", brief(r), r.Reasons, r.AsOf)
+	}
+	b.records("09:20:01", say(2, "heartbeat", "08:59:30", 4, ""))
+	if r := b.completeSoFar(nil); brief(r) != "met: 4 of 4; alive" {
+		t.Errorf("%s, %q", brief(r), r.Reasons)
+	}
+	if r := b.complete(nil); brief(r) != "not-met: 4 of 4; silent" {
+		t.Errorf("%s, %q", brief(r), r.Reasons)
 	}
 }

@@ -103,9 +103,7 @@ func (c *completeness) catalogue(ctx context.Context) error {
 		if err := links.follow(parsed, m.data); err != nil {
 			c.lost(err)
 		}
-		if parsed.SealedAt.After(c.report.LastSealed) {
-			c.report.LastSealed = parsed.SealedAt.Time
-		}
+		c.heardUntil(parsed)
 		if g := parsed.Genesis; g != nil {
 			c.promised = (&policy{heartbeat: time.Duration(min(max(g.Policy.HeartbeatInterval, 0), int64(366*oneDay/time.Second))) * time.Second}).silence()
 		}
@@ -119,7 +117,7 @@ func (c *completeness) catalogue(ctx context.Context) error {
 	if c.report.Manifests == 0 {
 		return fmt.Errorf("%w: %q in %s", ErrNoChain, c.log.Layout.Chain, c.log.Bucket)
 	}
-	c.asOf = min(nanos(c.opts.Now), nanos(c.report.LastSealed))
+	c.asOf = min(nanos(c.opts.Now), nanos(c.report.AsOf))
 	for id, s := range c.byID {
 		if base, ok := strings.CutSuffix(id, eventsSuffix); ok && base != "" {
 			c.source(base).events = s
@@ -141,6 +139,22 @@ func (c *completeness) catalogue(ctx context.Context) error {
 		s.index = i
 	}
 	return nil
+}
+
+// heardUntil takes in until when the log has what was sent: the last entry of a segment, for more may be waiting behind one that was
+// sealed late; without a segment, until it was sealed.
+func (c *completeness) heardUntil(m *chain.Manifest) {
+	r := &c.report
+	if m.SealedAt.After(r.LastSealed) {
+		r.LastSealed = m.SealedAt.Time
+	}
+	until := m.SealedAt.Time
+	if m.Segment != nil && m.Received != nil {
+		until = m.Received.Last.Time
+	}
+	if until.After(r.AsOf) {
+		r.AsOf = until
+	}
 }
 
 // lost notes that a manifest is not there, or not what was written: there may be records that nobody knows of.

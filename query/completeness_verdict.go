@@ -210,9 +210,9 @@ func (c *completeness) judge(ends *endings) {
 	no = named(no, ends.beyond, "sources that have records of more than they had served when they stopped: %d: %s")
 	unknown = named(unknown, ends.perhaps, "sources that went silent, unless they spoke in what could not be read: %d: %s")
 	unknown = named(unknown, ends.before, "sources that went silent before the period, neither stopped nor found dead: %d; whether they served anything in it cannot be known: %s")
-	unknown = named(unknown, ends.late, "sources whose words came so late that what they served until the period's end is still on its way: %d: %s")
+	unknown = named(unknown, ends.late, "sources that the log has not heard until the period's end, so that what they served then may be on its way: %d: %s")
 	unknown = named(unknown, ends.never, "sources without source events: %d; what they served after their last record cannot be known: %s")
-	if end := min(c.to, nanos(c.opts.Now)); c.promised > 0 && c.asOf < end-int64(min(c.promised, 1000*oneDay)) {
+	if end := min(c.to, nanos(c.opts.Now)); c.promised > 0 && nanos(r.LastSealed) < end-int64(min(c.promised, 1000*oneDay)) {
 		unknown = append(unknown, fmt.Sprintf("the log ends at %s: it was cut off, or its writer was away, and what was served after that cannot be known", r.LastSealed.UTC().Format(time.RFC3339)))
 	}
 	if k := r.Counters; k != nil {

@@ -220,7 +220,7 @@ const (
 	silentBefore         // it went silent before the period, not long before
 	silentHere           // it went silent in the period, or right before it
 	neverSpoke           // it has no source events, and nothing of it is known from after the period
-	catchingUp           // it lives, but what the log has heard of it is of before the period's end, and later words are on their way
+	catchingUp           // it lives, as far as the log has come, which is not to the period's end
 	silentPerhaps        // it went silent in the period or before it, but what it said after that may be in what could not be read
 )
 
@@ -233,7 +233,7 @@ func (c *completeness) ending(s *source) int {
 			return neverSpoke
 		}
 	case StateAlive:
-		if s.events.last.at < min(c.to, c.asOf)-int64(max(s.patience(), maxAhead)) {
+		if s.events.last.at < min(c.to, nanos(c.opts.Now))-int64(max(s.patience(), maxAhead)) {
 			return catchingUp
 		}
 	case StateSilent:

@@ -27,7 +27,7 @@ func printCompleteness(w io.Writer, r *query.Completeness, by string) error {
 	p.line("  period     %s to %s", clock(r.From), clock(r.To))
 	p.line("  in         %s, %d of %d segments read", r.Bucket, r.Read, r.Segments)
 	p.line("  key        %s", r.Key)
-	p.line("  as of      %s, when the last manifest was sealed", clock(r.LastSealed))
+	p.line("  as of      %s; the last manifest was sealed at %s", clock(r.AsOf), clock(r.LastSealed))
 	if r.ServedAtMost == 0 {
 		p.line("  served     nothing, as far as the log knows: there is no percentage of nothing")
 	} else {
