@@ -311,7 +311,7 @@ func TestCompleteness(t *testing.T) {
 			"met: 1 of 1"},
 		"a source that speaks every ten minutes is not silent yet": {
 			[]segment{sealed("06:25:00", say(0, "start", "05:00:00", 0, `,"heartbeat_s":600`)), sealed("09:00:00", reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:35:00", 4, ""))},
-			"met: 4 of 4; alive"},
+			"unknown: 4 of 4; alive"},
 		"and is later": {
 			[]segment{sealed("06:30:00", say(0, "start", "06:00:00", 0, `,"heartbeat_s":600`)), sealed("09:30:00", reqs(0, 3, "08:10:00"), say(1, "heartbeat", "08:35:00", 4, ""))},
 			"not-met: 4 of 4; silent"},

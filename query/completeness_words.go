@@ -233,7 +233,7 @@ func (c *completeness) ending(s *source) int {
 			return neverSpoke
 		}
 	case StateAlive:
-		if s.events.last.at < min(c.to, nanos(c.opts.Now))-int64(max(s.patience(), maxAhead)) {
+		if s.events.last.at < min(c.to, nanos(c.opts.Now))-int64(maxAhead) {
 			return catchingUp
 		}
 	case StateSilent:
