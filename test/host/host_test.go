@@ -117,8 +117,8 @@ func TestFlushLogAndMetrics(t *testing.T) {
 			t.Errorf("%s = %v (there: %v), want %v", name, got, ok, v)
 		}
 	}
-	if len(values) != 26 {
-		t.Errorf("%d metrics, want 13 of each instance", len(values))
+	if len(values) != 30 {
+		t.Errorf("%d metrics, want 15 of each instance", len(values))
 	}
 	h.End(t)
 	info := regexp.MustCompile(`(?m)^\[[\d/]+ [\d:.]+\] \[ info\] \[output:auditchain:a\] auditchain \S+: chain test\.example\.com/a, next entry 0$`)
