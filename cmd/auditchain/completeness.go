@@ -82,16 +82,7 @@ told, or nothing at all is known of the period. How it is counted is in docs/REC
 					code = exitUnknown
 				}
 			}
-			if failed != nil && code != exitNo {
-				return failed
-			}
-			if failed != nil {
-				printError(cmd.ErrOrStderr(), failed)
-			}
-			if code != exitYes {
-				return verdict(code)
-			}
-			return nil
+			return conclude(cmd, code, failed)
 		},
 	}
 	target.add(cmd)

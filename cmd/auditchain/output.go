@@ -77,3 +77,17 @@ func readFile(name string, limit int64) ([]byte, error) {
 	}
 	return disk.ReadFile(disk.OS{}, name, limit)
 }
+
+// conclude ends a verb that looked at several chains, and failed at some of them: a definite no of one is more than that.
+func conclude(cmd *cobra.Command, code int, failed error) error {
+	if failed != nil && code != exitNo {
+		return failed
+	}
+	if failed != nil {
+		printError(cmd.ErrOrStderr(), failed)
+	}
+	if code != exitYes {
+		return verdict(code)
+	}
+	return nil
+}

@@ -77,16 +77,7 @@ Exit code 0: intact. 1: tampered with, every finding is listed. 2: something cou
 					code = exitUnknown
 				}
 			}
-			if failed != nil && code != exitNo {
-				return failed
-			}
-			if failed != nil {
-				printError(cmd.ErrOrStderr(), failed)
-			}
-			if code != exitYes {
-				return verdict(code)
-			}
-			return nil
+			return conclude(cmd, code, failed)
 		},
 	}
 	target.add(cmd)
