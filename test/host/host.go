@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +47,8 @@ func missing(t testing.TB, what string) {
 // sources are the host's, in test/host/src; the last makes what a plugin looks for in Fluent Bit with dlsym.
 var sources = []string{"host.c", "lent.c", "load.c", "pool.c", "symbols.c"}
 
+var builds atomic.Uint64
+
 // Build compiles the host into dir, unless it is there and newer than its sources, and returns its path. bare: without
 // the symbols that a plugin looks for in Fluent Bit, so without metrics.
 func Build(dir string, bare bool) (string, error) {
@@ -54,7 +57,7 @@ func Build(dir string, bare bool) (string, error) {
 		name, sources = "plugin-host-bare", sources[:len(sources)-1]
 	}
 	path := filepath.Join(dir, name)
-	fresh := fmt.Sprintf("%s.%d", path, os.Getpid()) // other tests may be doing the same
+	fresh := fmt.Sprintf("%s.%d.%d", path, os.Getpid(), builds.Add(1)) // other tests may be doing the same, in this process too
 	args := []string{"-O2", "-Wall", "-rdynamic", "-o", fresh}
 	var changed time.Time
 	for _, s := range append(slices.Clone(sources), "host.h") {
